@@ -1,0 +1,91 @@
+"""Small array idioms that policies are written in: rows, fixed point, hashes, ranks."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Num, Real, UInt32
+
+from specmd_jax.types import ModelShape
+
+SCORE_LIMIT = 1 << 30
+
+
+def row(values: Num[Array, "L ..."] | Bool[Array, "L ..."], layer: Int[Array, ""]) -> Array:
+    """Returns `values[layer]`."""
+    return jax.lax.dynamic_index_in_dim(values, layer, keepdims=False)
+
+
+def with_row(
+    values: Num[Array, "L ..."] | Bool[Array, "L ..."],
+    layer: Int[Array, ""],
+    new: Num[Array, "..."] | Bool[Array, "..."],
+) -> Array:
+    """Returns `values` with `values[layer] = new`; in place inside a scan, unlike a scatter."""
+    return jax.lax.dynamic_update_index_in_dim(values, new.astype(values.dtype), layer, 0)
+
+
+def positions(shape: ModelShape) -> Int[Array, "L N"]:
+    """Returns layer * N + expert."""
+    num_layers, num_experts, _ = shape
+    return jnp.arange(num_layers * num_experts, dtype=jnp.int32).reshape(num_layers, num_experts)
+
+
+def layers(shape: ModelShape) -> Int[Array, "L 1"]:
+    """Returns the layer of each row, to broadcast over experts."""
+    return jnp.arange(shape.num_layers, dtype=jnp.int32)[:, None]
+
+
+def zeros(shape: ModelShape, dtype: jnp.dtype | type = jnp.int32) -> Array:
+    """Returns an all-zero [L, N]."""
+    return jnp.zeros((shape.num_layers, shape.num_experts), dtype)
+
+
+def fixed(values: Float[Array, "..."], bits: int) -> Int[Array, "..."]:
+    """Returns floats as integers of `bits` binary places, rounded half up, within +-2**30.
+
+    Sums that are equal on paper but differ in the last float bit become equal again.
+    """
+    scaled = jnp.floor(values * (1 << bits) + 0.5)
+    return jnp.clip(scaled, -SCORE_LIMIT, SCORE_LIMIT).astype(jnp.int32)
+
+
+def hash_uniform(
+    seed: Int[Array, ""] | int,
+    clock: Int[Array, ""] | int,
+    layer: Int[Array, "#L #N"] | Int[Array, ""] | int,
+    expert: Int[Array, "#L #N"] | Int[Array, " N"],
+) -> UInt32[Array, "..."]:
+    """Returns 32 mixed bits of each (seed, clock, layer, expert): MurmurHash3's finaliser.
+
+    A counter hash, not a key that is split along the way: any draw can be had without the others.
+    """
+
+    def word(value, factor):
+        return jnp.asarray(value).astype(jnp.uint32) * jnp.uint32(factor)
+
+    x = word(seed, 0x9E3779B9) ^ word(clock, 0x85EBCA6B) ^ word(layer, 0xC2B2AE35)
+    x = x ^ word(expert, 0x27D4EB2F)
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def precedes(priority: Real[Array, " N"]) -> Bool[Array, "N N"]:
+    """Returns whether expert j stands before expert i: higher priority, ties to the lower id."""
+    expert = jnp.arange(priority.shape[0])
+    mine, other = priority[:, None], priority[None, :]
+    return (other > mine) | ((other == mine) & (expert[None, :] < expert[:, None]))
+
+
+def ranks(priority: Real[Array, " N"]) -> Int[Array, " N"]:
+    """Returns the place of each expert by falling priority, from 0; ties to the lower id."""
+    return jnp.sum(precedes(priority), axis=1, dtype=jnp.int32)
+
+
+def sum_before(values: Int[Array, " N"], priority: Real[Array, " N"]) -> Int[Array, " N"]:
+    """Returns, for each expert, the sum of `values` over those that stand before it."""
+    return jnp.sum(jnp.where(precedes(priority), values[None, :], 0), axis=1, dtype=jnp.int32)
+
+
+def total(values: Int[Array, "..."] | Bool[Array, "..."]) -> Int[Array, ""]:
+    """Returns the sum as int32; of a mask, how many."""
+    return jnp.sum(values, dtype=jnp.int32)

@@ -1,0 +1,67 @@
+"""A weighted sum of recency, frequency, gate weight and layer nearness; all in [0, 1].
+
+LRU is the corner (1, 0, 0, 0) and LFU is (0, 1, 0, 0), exactly, since ties fall to recency.
+The family is smooth in its weights, so they can be tuned by gradient or by search.
+
+Source: this project.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from specmd_jax.arrays import fixed
+from specmd_jax.eviction import lfu, score_based
+from specmd_jax.eviction.lfu import LfuState
+from specmd_jax.eviction.score_based import ScoreBasedParams, ScoreBasedState
+from specmd_jax.policy import Eviction
+from specmd_jax.types import ONE, CacheState, Event, ModelShape, Outcome
+
+Weight = Float[Array, ""] | float
+WINDOW = 16  # events over which gate weights are averaged
+
+
+class LinearParams(NamedTuple):
+    w_recency: Weight = 1.0
+    w_frequency: Weight = 0.0
+    w_gate: Weight = 0.0
+    w_nearness: Weight = 0.0
+
+
+class LinearState(NamedTuple):
+    frequency: LfuState
+    gate: ScoreBasedState
+
+
+def init(params: LinearParams, shape: ModelShape) -> LinearState:
+    return LinearState(lfu.init((), shape), score_based.init(ScoreBasedParams(WINDOW), shape))
+
+
+def score(
+    params: LinearParams, state: LinearState, cache: CacheState, event: Event
+) -> Int[Array, "L N"]:
+    def share(part, whole):
+        return part.astype(jnp.float32) / whole
+
+    num_layers = cache.tier.shape[0]
+    ahead = (jnp.arange(num_layers, dtype=jnp.int32) - event.layer) % num_layers
+    worth = (
+        params.w_recency * share(cache.last_used + 1, (event.index + 1).astype(jnp.float32))
+        + params.w_frequency * share(state.frequency.uses, (event.step + 1).astype(jnp.float32))
+        + params.w_gate * share(state.gate.summed, float(WINDOW * ONE))
+        + params.w_nearness * (1 - share(ahead[:, None], float(num_layers)))
+    )
+    return fixed(worth, 20)
+
+
+def update(
+    params: LinearParams, state: LinearState, cache: CacheState, event: Event, outcome: Outcome
+) -> LinearState:
+    return LinearState(
+        lfu.update((), state.frequency, cache, event, outcome),
+        score_based.update(ScoreBasedParams(WINDOW), state.gate, cache, event, outcome),
+    )
+
+
+policy = Eviction(init, score, update, LinearParams(), doc=__doc__)

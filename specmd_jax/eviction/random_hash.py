@@ -1,0 +1,29 @@
+"""Random: a hash of (seed, event, layer, expert) decides; any run can be repeated.
+
+Source: the usual lower bar. Hashing makes it depend on the trace alone, a stack policy.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from specmd_jax.arrays import hash_uniform
+from specmd_jax.policy import Eviction, stateless_init, stateless_update
+from specmd_jax.types import CacheState, Event
+
+
+class RandomParams(NamedTuple):
+    seed: Int[Array, ""] | int = 0
+
+
+def score(
+    params: RandomParams, state: tuple, cache: CacheState, event: Event
+) -> Int[Array, "L N"]:
+    num_layers, num_experts = cache.tier.shape
+    layer, expert = jnp.arange(num_layers)[:, None], jnp.arange(num_experts)[None, :]
+    drawn = hash_uniform(params.seed, event.index, layer, expert)
+    return (drawn >> 2).astype(jnp.int32)
+
+
+policy = Eviction(stateless_init, score, stateless_update, RandomParams(), doc=__doc__)

@@ -1,0 +1,20 @@
+"""Shapes and sizes of MoE models: a table of known ones, and a reader of config.json."""
+
+from specmd_jax.model_zoo.hf_config import from_config
+from specmd_jax.model_zoo.mixers import GatedDelta, GroupedQuery, Latent, Mixer
+from specmd_jax.model_zoo.models import MODELS, get_model
+from specmd_jax.model_zoo.precision import PRECISIONS, weight_bytes
+from specmd_jax.model_zoo.spec import ModelSpec
+
+__all__ = [
+    "MODELS",
+    "PRECISIONS",
+    "GatedDelta",
+    "GroupedQuery",
+    "Latent",
+    "Mixer",
+    "ModelSpec",
+    "from_config",
+    "get_model",
+    "weight_bytes",
+]

@@ -1,0 +1,324 @@
+"""Replay: a scan over passes and layers of the same steps that the runtime takes.
+
+`strategy` and the model's shape are static; parameters, capacities, sizes and costs are traced,
+so that `jax.vmap` over any of them is a sweep.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from specmd_jax.arrays import row, total
+from specmd_jax.cache import Arrived, Served, Setting, demand, empty_cache, prefetch, warm
+from specmd_jax.strategy import Strategy, StrategyParams
+from specmd_jax.timeline import (
+    Costs,
+    LayerTime,
+    Link,
+    PassCosts,
+    after_target,
+    at_gate,
+    idle_link,
+    next_gate,
+    serve_time,
+    startable,
+)
+from specmd_jax.types import CacheState, Event, Events, Flight, ModelShape, State
+
+NO_LIMIT = 1 << 30
+
+
+class Counts(NamedTuple):
+    """What is counted, by layer of the expert (evictions: by layer being served)."""
+
+    accesses: Int[Array, "*B L"]
+    hits: Int[Array, "*B L"]
+    collisions: Int[Array, "*B L"]
+    compulsory: Int[Array, "*B L"]
+    late: Int[Array, "*B L"]
+    streamed: Int[Array, "*B L"]
+    dropped: Int[Array, "*B L"]
+    substituted: Int[Array, "*B L"]
+    on_host: Int[Array, "*B L"]
+    prefetch_used: Int[Array, "*B L"]
+    swapped: Int[Array, "*B L"]  # experts of the bent choice that the router had not chosen
+    evictions: Int[Array, "*B L"]
+    queued: Int[Array, "*B L"]
+    prefetched: Int[Array, "*B L"]
+    loads: Int[Array, "*B L Q"]  # on demand, by tier
+
+
+class Replay(NamedTuple):
+    """The state between two passes: what a chunk of a trace hands to the next."""
+
+    cache: CacheState
+    eviction: State
+    prefetch: State
+    routing: State
+    link: Link
+    counts: Counts
+    next_step: Int[Array, ""]
+    broken: Bool[Array, ""]  # a score was not a number
+
+
+class PassTimes(NamedTuple):
+    ticks: Int[Array, "*B P"]
+    stall: Int[Array, "*B P"]
+
+
+def begin(
+    strategy: Strategy,
+    params: StrategyParams,
+    shape: ModelShape,
+    units: Int[Array, "L Q"],
+    first_use: Int[Array, "L N"] | None = None,
+    resident: Bool[Array, "L N"] | None = None,
+) -> Replay:
+    """Returns the state before the first pass.
+
+    Args:
+      first_use: event that first demands each expert, if a policy reads next uses.
+      resident: experts on the device from the start, at tier 0; None: a cold cache.
+    """
+    pools = 1 if strategy.scope == "global" else shape.num_layers
+    cache = empty_cache(shape, pools, first_use)
+    if resident is not None:
+        cache = warm(cache, resident, units)
+    none = jnp.zeros(shape.num_layers, jnp.int32)
+    by_tier = jnp.zeros(units.shape, jnp.int32)
+    return Replay(
+        cache,
+        strategy.eviction.init(params.eviction, shape),
+        strategy.prefetch.init(params.prefetch, shape),
+        strategy.routing.init(params.routing, shape),
+        idle_link(),
+        Counts(*[none] * (len(Counts._fields) - 1), by_tier),
+        jnp.int32(0),
+        jnp.bool_(False),
+    )
+
+
+def replay(
+    strategy: Strategy,
+    shape: ModelShape,
+    params: StrategyParams,
+    capacity: Int[Array, " W"],
+    units: Int[Array, "L Q"],
+    costs: Costs | None,
+    state: Replay,
+    events: Events,
+) -> tuple[Replay, PassTimes]:
+    """Serves every event of `events` in order; pure, jittable, vmappable.
+
+    Args:
+      capacity: units of each pool: one with global scope, else one a layer.
+      units: size of one copy, by layer and tier.
+      costs: None: an infinitely fast link and no time.
+    """
+    setting = Setting(strategy, shape, params, capacity, units)
+    num_passes = events.tokens.shape[0]
+    pass_costs = None
+    if costs is not None:
+        following = jnp.concatenate([costs.attention[1:], costs.attention[-1:]])
+        pass_costs = PassCosts(costs.attention, following, costs.shared, costs.head)
+    steps = state.next_step + jnp.arange(num_passes, dtype=jnp.int32)
+    one_pass = partial(_serve_pass, setting, costs)
+    return jax.lax.scan(one_pass, state, (steps, events, pass_costs))
+
+
+def _serve_pass(
+    setting: Setting,
+    costs: Costs | None,
+    state: Replay,
+    one: tuple[Int[Array, ""], Events, PassCosts | None],
+) -> tuple[Replay, PassTimes]:
+    step, events, pass_costs = one
+    state = state._replace(
+        cache=state.cache._replace(evicted=jnp.zeros_like(state.cache.evicted)), next_step=step + 1
+    )
+    whole, by_layer = _split(events)
+    layers = jnp.arange(setting.shape.num_layers, dtype=jnp.int32)
+
+    def one_layer(state, inputs):
+        layer, rows = inputs
+        event = _event(setting.shape, step, layer, whole, rows)
+        return _serve_event(setting, costs, pass_costs, state, event)
+
+    state, (counted, times) = jax.lax.scan(one_layer, state, (layers, by_layer))
+    counted = counted._replace(
+        queued=_by_target(counted.queued), prefetched=_by_target(counted.prefetched)
+    )
+    counts = jax.tree.map(jnp.add, state.counts, counted)
+    return state._replace(counts=counts), PassTimes(total(times.ticks), total(times.stall))
+
+
+def _by_target(by_source: Int[Array, "L D"]) -> Int[Array, " L"]:
+    """Turns counts by (layer served, layers ahead) into counts by target layer."""
+    shifted = [jnp.roll(by_source[:, d], d + 1) for d in range(by_source.shape[1])]
+    return sum(shifted, jnp.zeros(by_source.shape[0], jnp.int32))
+
+
+def _split(events: Events) -> tuple[Events, Events]:
+    """Separates what a pass has once from what it has by layer."""
+    once = {"tokens", "prefill", "fresh", "valid"}
+    whole = {name: value if name in once else None for name, value in events._asdict().items()}
+    rows = {name: None if name in once else value for name, value in events._asdict().items()}
+    return Events(**whole), Events(**rows)
+
+
+def _event(
+    shape: ModelShape, step: Int[Array, ""], layer: Int[Array, ""], whole: Events, rows: Events
+) -> Event:
+    return Event(
+        index=step * shape.num_layers + layer,
+        step=step,
+        layer=layer,
+        tokens=whole.tokens,
+        prefill=whole.prefill,
+        fresh=whole.fresh & (layer == 0),
+        valid=whole.valid,
+        used=rows.routed > 0,
+        routed=rows.routed,
+        gate=rows.gate,
+        next_use=rows.next_use,
+        upcoming=rows.upcoming,
+        predicted=rows.predicted,
+        logits=rows.logits,
+        probs=rows.probs,
+    )
+
+
+def _serve_event(
+    setting: Setting,
+    costs: Costs | None,
+    pass_costs: PassCosts | None,
+    state: Replay,
+    event: Event,
+) -> tuple[Replay, tuple[Counts, PassTimes]]:
+    strategy, params = setting.strategy, setting.params
+    link = at_gate(state.link)
+    flight = None if costs is None else link.flight
+    eviction_state = state.eviction
+    if strategy.eviction.begin is not None:
+        eviction_state = strategy.eviction.begin(params.eviction, eviction_state, event)
+    recorded = event.used
+    event, routing_state = _route(setting, state, event)
+    cache, eviction_state, served = demand(setting, state.cache, eviction_state, event, flight)
+    prefetch_state = strategy.prefetch.observe(params.prefetch, state.prefetch, event)
+
+    window, time, times = None, None, PassTimes(jnp.int32(0), jnp.int32(0))
+    if costs is not None:
+        assert pass_costs is not None
+        time = serve_time(costs, link, event, served)
+        window, spent = next_gate(event.layer, setting.shape.num_layers, time, pass_costs)
+        times = PassTimes(spent, time.stall)
+    state = state._replace(
+        cache=cache, eviction=eviction_state, prefetch=prefetch_state, routing=routing_state
+    )
+    state, arrivals = _speculate(setting, costs, state, event, flight, link, time, window)
+    return state, (_count(setting, event, recorded, served, arrivals), times)
+
+
+def _route(setting: Setting, state: Replay, event: Event) -> tuple[Event, State]:
+    """Lets the routing policy replace the choice of a pass of one token."""
+    policy = setting.strategy.routing
+    if policy.choose is None:
+        return event, state.routing
+    assert event.logits is not None
+    resident = row(state.cache.tier, event.layer) >= 0
+    chosen, routing_state = policy.choose(setting.params.routing, state.routing, resident, event)
+    alone = event.tokens == 1
+    used = jnp.where(alone, chosen, event.used)
+    weight = event.gate if event.probs is None else event.probs
+    gate = jnp.where(alone, jnp.where(used, weight, 0), event.gate)
+    routed = jnp.where(alone, used.astype(jnp.int32), event.routed)
+    kept = jax.tree.map(partial(jnp.where, alone), routing_state, state.routing)
+    return event._replace(used=used, gate=gate, routed=routed), kept
+
+
+def _speculate(
+    setting: Setting,
+    costs: Costs | None,
+    state: Replay,
+    event: Event,
+    flight: Flight | None,
+    link: Link,
+    time: LayerTime | None,
+    window: Int[Array, ""] | None,
+) -> tuple[Replay, list[Arrived]]:
+    """The prefetch loop names; the watchdog starts what there is room and time for."""
+    strategy, arrivals = setting.strategy, []
+    link_free = jnp.int32(0) if time is None else time.link_free
+    targets = _name(setting, state.prefetch, event) if strategy.prefetches else []
+    for ahead, (layer, _) in enumerate(targets, start=1):
+        load, limit = jnp.int32(0), NO_LIMIT
+        if costs is not None and window is not None:
+            load = costs.load[layer, -1 if strategy.miss.prefetch_last_tier else 0]
+            limit = startable(link_free, window, load)
+        cache, eviction_state, arrived = prefetch(
+            setting, state.cache, state.eviction, event, flight, targets, ahead, limit
+        )
+        state = state._replace(cache=cache, eviction=eviction_state)
+        arrivals.append(arrived)
+        link, link_free = after_target(link, link_free, layer, arrived, load)
+    if window is not None:
+        state = state._replace(link=Link(link.flight, link_free - window))
+    return state, arrivals
+
+
+def _name(
+    setting: Setting, prefetch_state: State, event: Event
+) -> list[tuple[Int[Array, ""], Int[Array, " N"]]]:
+    """Returns each target layer, nearest first, with the priorities of its experts."""
+    strategy, targets = setting.strategy, []
+    for ahead in range(1, strategy.lookahead + 1):
+        layer = (event.layer + ahead) % setting.shape.num_layers
+        priority = strategy.prefetch.name(
+            setting.params.prefetch, prefetch_state, event, layer, ahead
+        )
+        targets.append((layer, jnp.where(event.valid, priority, 0)))
+    return targets
+
+
+def _count(
+    setting: Setting,
+    event: Event,
+    recorded: Bool[Array, " N"],
+    served: Served,
+    arrivals: list[Arrived],
+) -> Counts:
+    plan = served.plan
+    masks = {
+        "accesses": event.used,
+        "hits": served.hit,
+        "collisions": served.collision,
+        "compulsory": served.compulsory,
+        "late": served.late,
+        "streamed": served.streamed,
+        "dropped": plan.dropped,
+        "substituted": plan.substituted,
+        "on_host": plan.on_host,
+        "prefetch_used": served.foreseen,
+        "swapped": event.used & ~recorded,
+    }
+    tiers = range(setting.units.shape[1])
+    loads = [served.loaded & (served.tier == tier) for tier in tiers]
+    moved = [mask for one in arrivals for mask in (one.queued, one.started)]
+    sums = _sums([*masks.values(), *loads, *moved])
+    split = len(masks) + len(loads)
+    return Counts(
+        **dict(zip(masks, sums, strict=False)),
+        evictions=served.evictions + sum((one.evictions for one in arrivals), jnp.int32(0)),
+        queued=sums[split::2],
+        prefetched=sums[split + 1 :: 2],
+        loads=sums[len(masks) : split],
+    )
+
+
+def _sums(masks: list[Bool[Array, " N"]]) -> Int[Array, " M"]:
+    """Counts many masks in one reduction; as floats, which the CPU sums faster, and exactly."""
+    stacked = jnp.stack(masks).astype(jnp.float32)
+    return jnp.sum(stacked, axis=1).astype(jnp.int32)

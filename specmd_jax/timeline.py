@@ -1,0 +1,148 @@
+"""The paper's three loops as a pure function of time: main, prefetch, watchdog (SpecMD, Figure 2).
+
+All times are whole ticks relative to the gate of the event being served, so that nothing drifts
+and two programs agree to the last tick. docs/semantics.md, section 8.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from specmd_jax.arrays import row, total
+from specmd_jax.cache import Arrived, Served
+from specmd_jax.types import Event, Flight
+
+
+class Costs(NamedTuple):
+    """What everything takes, in ticks. Traced: a batch of them is a sweep over machines."""
+
+    attention: Int[Array, " P"]  # attention, router and norms of one layer of the pass
+    shared: Int[Array, " P"]  # shared experts and dense layers, per MoE layer
+    head: Int[Array, " P"]  # after the last layer
+    expert_memory: Int[Array, " Q"]  # reading one expert's weights, by tier
+    expert_per_1024: Int[Array, ""]  # arithmetic of one expert for 1024 tokens
+    host_memory: Int[Array, ""]  # the same two on the host
+    host_per_1024: Int[Array, ""]
+    load: Int[Array, "L Q"]  # one transfer to the device, latency included
+    overlap: Bool[Array, ""]  # do residents compute while misses load?
+
+
+class PassCosts(NamedTuple):
+    """The costs that depend on how many tokens a pass computes."""
+
+    attention: Int[Array, ""]
+    next_attention: Int[Array, ""]  # of the pass that follows
+    shared: Int[Array, ""]
+    head: Int[Array, ""]
+
+
+class Link(NamedTuple):
+    """The host-to-device link as the gate of an event fires."""
+
+    flight: Flight
+    busy: Int[Array, ""]  # ticks until the copy in flight has landed, at most 0 if it has
+
+
+class LayerTime(NamedTuple):
+    done: Int[Array, ""]  # when the layer's experts, on the device and on the host, are computed
+    stall: Int[Array, ""]  # of this, waiting for the link
+    link_free: Int[Array, ""]  # when the copy in flight and the demand loads have arrived
+
+
+NOTHING = -1
+
+
+def idle_link() -> Link:
+    return Link(Flight(jnp.int32(NOTHING), jnp.int32(0)), jnp.int32(0))
+
+
+def at_gate(link: Link) -> Link:
+    """Returns the link with a copy that has landed taken off it."""
+    landed = link.busy <= 0
+    layer = jnp.where(landed, NOTHING, link.flight.layer)
+    return Link(Flight(layer, link.flight.expert), jnp.maximum(link.busy, 0))
+
+
+def serve_time(costs: Costs, link: Link, event: Event, served: Served) -> LayerTime:
+    """The main loop: residents compute while misses load, each expert as soon as it is there."""
+    compute = _device_ticks(costs, event, served)
+    arrives = served.late | served.loaded
+    load = row(costs.load, event.layer)[jnp.maximum(served.tier, 0)]
+    arrival = link.busy + jnp.cumsum(jnp.where(served.loaded, load, 0))
+    link_free = arrival[-1]
+    arrival = jnp.where(served.late, link.busy, arrival)
+    busy = total(compute)
+    end = jnp.where(
+        costs.overlap,
+        _overlapped_end(busy, compute, served, arrival),
+        jnp.max(jnp.where(arrives, arrival, 0)) + busy,
+    )
+    host = total(_host_ticks(costs, event, served))
+    return LayerTime(jnp.maximum(end, host), end - busy, link_free)
+
+
+def _overlapped_end(
+    busy: Int[Array, ""],
+    compute: Int[Array, " N"],
+    served: Served,
+    arrival: Int[Array, " N"],
+) -> Int[Array, ""]:
+    """When the last expert is done: for some arrival, all that follows ran without a gap."""
+    waits = jnp.where(served.loaded, compute, 0)
+    following = jnp.cumsum(waits[::-1])[::-1]  # this load's own compute and that of later ones
+    late = jnp.where(served.late, compute, 0)  # the copy in flight lands before any load
+    after = jnp.where(served.late, total(waits) + late, following)
+    arrives = served.late | served.loaded
+    return jnp.maximum(busy, jnp.max(jnp.where(arrives, arrival + after, 0)))
+
+
+def _device_ticks(costs: Costs, event: Event, served: Served) -> Int[Array, " N"]:
+    tokens = jnp.where(served.plan.stand_in, 1, event.routed)
+    arithmetic = (tokens * costs.expert_per_1024) >> 10
+    memory = costs.expert_memory[jnp.maximum(served.tier, 0)]
+    return jnp.where(served.used, jnp.maximum(memory, arithmetic), 0)
+
+
+def _host_ticks(costs: Costs, event: Event, served: Served) -> Int[Array, " N"]:
+    arithmetic = (event.routed * costs.host_per_1024) >> 10
+    ticks = jnp.maximum(costs.host_memory, arithmetic)
+    return jnp.where(served.plan.on_host, ticks, 0)
+
+
+def next_gate(
+    layer: Int[Array, ""], num_layers: int, time: LayerTime, costs: PassCosts
+) -> tuple[Int[Array, ""], Int[Array, ""]]:
+    """Returns when the next gate fires, and the ticks this event adds to its pass."""
+    last = layer == num_layers - 1
+    rest = time.done + costs.shared + jnp.where(last, costs.head, 0)
+    attention = jnp.where(last, costs.next_attention, costs.attention)
+    return rest + attention, rest + costs.attention
+
+
+def startable(
+    link_free: Int[Array, ""], window: Int[Array, ""], load: Int[Array, ""]
+) -> Int[Array, ""]:
+    """The watchdog: how many transfers of `load` ticks begin before the next gate fires."""
+    unlimited = jnp.int32(1 << 30)
+    one_after_another = -(-(window - link_free) // jnp.maximum(load, 1))
+    at_once = (link_free < window) | (link_free == 0)
+    count = jnp.where(load > 0, one_after_another, jnp.where(at_once, unlimited, 0))
+    return jnp.maximum(count, 0)
+
+
+def after_target(
+    link: Link,
+    link_free: Int[Array, ""],
+    layer: Int[Array, ""],
+    arrived: Arrived,
+    load: Int[Array, ""],
+) -> tuple[Link, Int[Array, ""]]:
+    """Returns the link with the last transfer started on it, and when that one ends."""
+    started = total(arrived.started)
+    flight = Flight(
+        jnp.where(started > 0, layer, link.flight.layer),
+        jnp.where(started > 0, arrived.last, link.flight.expert),
+    )
+    link_free = link_free + started * load
+    return Link(flight, link_free), link_free

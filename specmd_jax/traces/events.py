@@ -1,0 +1,176 @@
+"""A trace made dense, pass by pass: the arrays that the simulator scans over."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Integer
+
+from specmd_jax.errors import InputError
+from specmd_jax.policy import LOGITS, NEXT_USE, PREDICTED, PROBS, UPCOMING
+from specmd_jax.traces.trace import PAD, PREFILL, Trace
+from specmd_jax.types import LOGIT_ONE, NEVER, ONE, Events
+
+LOGIT_LIMIT = 1 << 12  # logits beyond this are no router's: the fixed point would overflow
+
+
+def dense_events(
+    trace: Trace, reads: frozenset[str] = frozenset(), lookahead: int = 1
+) -> Events:
+    """Returns the passes of `trace` with what the policies of a strategy read.
+
+    Args:
+      reads: `Strategy.reads`; what is not in it is left out.
+      lookahead: layers ahead for which "upcoming" and "predicted" are given.
+
+    Raises:
+      InputError: a policy needs what was not recorded.
+    """
+    check_recorded(trace, reads, lookahead)
+    routed, gate = _demand(trace)
+    used = routed > 0
+    logits = None if trace.logits is None else trace.logits.astype(np.float64)
+    arrays = {
+        "tokens": np.bincount(trace.step, minlength=trace.num_passes),
+        "prefill": _per_pass(trace, trace.phase == PREFILL),
+        "fresh": _fresh(trace),
+        "valid": np.ones(trace.num_passes, bool),
+        "routed": routed,
+        "gate": gate,
+        "next_use": _next_use(used) if NEXT_USE in reads else None,
+        "upcoming": _upcoming(used, lookahead) if UPCOMING in reads else None,
+        "predicted": _predicted(trace, lookahead) if PREDICTED in reads else None,
+        "logits": _mean_logits(trace, logits) if LOGITS in reads else None,
+        "probs": _mean_probs(trace, logits) if PROBS in reads else None,
+    }
+    return Events(**{
+        name: None if value is None else jnp.asarray(_compact(value))
+        for name, value in arrays.items()
+    })
+
+
+def check_recorded(trace: Trace, reads: frozenset[str], lookahead: int) -> None:
+    """Raises InputError if a policy reads what the trace did not record."""
+    if reads & {LOGITS, PROBS} and trace.logits is None:
+        raise InputError(
+            "the strategy needs the router's scores of all experts, and the trace records only "
+            "the chosen ones: record with full scores, or choose another policy"
+        )
+    if PREDICTED in reads and trace.lookahead < lookahead:
+        raise InputError(
+            f"next-gate prefetching needs predictions {lookahead} layer(s) ahead, and the trace "
+            f"records {trace.lookahead}: record them, or use another prefetcher, for example "
+            "previous, transition or noisy-oracle"
+        )
+
+
+def first_use(events: Events) -> Integer[np.ndarray, "L N"]:
+    """Returns the event that first demands each expert, NEVER if none does."""
+    return _next_use(np.asarray(events.routed) > 0, before_start=True)
+
+
+def _demand(
+    trace: Trace,
+) -> tuple[Integer[np.ndarray, "P L N"], Integer[np.ndarray, "P L N"]]:
+    """Returns the tokens routed to each expert, and its mean gate weight in fixed point."""
+    layers, experts = trace.shape.num_layers, trace.num_experts
+    size = trace.num_passes * layers * experts
+    chosen = trace.experts != PAD
+    row = trace.step[:, None].astype(np.int64) * layers + np.arange(layers)
+    place = (row[:, :, None] * experts + trace.experts)[chosen]
+    routed = np.bincount(place, minlength=size)
+    weights = _gate_weights(trace, chosen)[chosen]
+    summed = np.bincount(place, weights=weights, minlength=size)
+    shape = (trace.num_passes, layers, experts)
+    tokens = np.bincount(trace.step, minlength=trace.num_passes)
+    routed = routed.reshape(shape)
+    gate = np.rint(summed.reshape(shape) / tokens[:, None, None] * ONE)
+    gate = np.where(routed > 0, np.maximum(gate, 1), 0)  # used is never weightless
+    return routed, gate
+
+
+def _gate_weights(
+    trace: Trace, chosen: Bool[np.ndarray, "T L K"]
+) -> Float[np.ndarray, "T L K"]:
+    if trace.weights is not None:
+        return trace.weights.astype(np.float64)
+    count = np.maximum(chosen.sum(axis=2, keepdims=True), 1)
+    return np.broadcast_to(1.0 / count, chosen.shape)
+
+
+def _fresh(trace: Trace) -> Bool[np.ndarray, " P"]:
+    """Returns the passes in which some request appears for the first time."""
+    _, first_row = np.unique(trace.request, return_index=True)
+    fresh = np.zeros(trace.num_passes, bool)
+    fresh[trace.step[first_row]] = True
+    return fresh
+
+
+def _per_pass(trace: Trace, rows: Bool[np.ndarray, " T"]) -> Bool[np.ndarray, " P"]:
+    flags = np.zeros(trace.num_passes, bool)
+    flags[trace.step[rows]] = True
+    return flags
+
+
+def _next_use(
+    used: Bool[np.ndarray, "P L N"], before_start: bool = False
+) -> Integer[np.ndarray, "P L N"] | Integer[np.ndarray, "L N"]:
+    """Returns, after each event, the event that next demands each expert of its layer."""
+    passes, layers, _ = used.shape
+    coming = np.full(used.shape[1:], NEVER, np.int32)
+    after = np.empty(used.shape, np.int32)
+    layer = np.arange(layers, dtype=np.int32)[:, None]
+    for step in range(passes - 1, -1, -1):
+        after[step] = coming
+        coming = np.where(used[step], step * layers + layer, coming)
+    return coming if before_start else after
+
+
+def _upcoming(
+    used: Bool[np.ndarray, "P L N"], lookahead: int
+) -> Bool[np.ndarray, "P L D N"]:
+    passes, layers, experts = used.shape
+    flat = used.reshape(passes * layers, experts)
+    past_end = np.zeros((lookahead, experts), bool)
+    padded = np.concatenate([flat, past_end])
+    ahead = [padded[d : d + passes * layers] for d in range(1, lookahead + 1)]
+    return np.stack(ahead, axis=1).reshape(passes, layers, lookahead, experts)
+
+
+def _predicted(trace: Trace, lookahead: int) -> Integer[np.ndarray, "P L D N"]:
+    """Returns the highest probability that any token of the pass foresaw, in fixed point."""
+    assert trace.predicted is not None
+    fixed = np.rint(trace.predicted[:, :, :lookahead].astype(np.float64) * ONE)
+    if fixed.max(initial=0) > ONE:
+        raise InputError(
+            f"a predicted probability is {fixed.max() / ONE:.3g}: predictions must lie in 0..1, "
+            "so record the softmax of the gate, not its logits"
+        )
+    first_rows = np.flatnonzero(np.diff(trace.step, prepend=-1))
+    return np.maximum.reduceat(fixed, first_rows, axis=0)
+
+
+def _mean_logits(
+    trace: Trace, logits: Float[np.ndarray, "T L N"]
+) -> Integer[np.ndarray, "P L N"]:
+    if np.abs(logits).max() >= LOGIT_LIMIT:
+        raise InputError(
+            f"a router logit is {np.abs(logits).max():.3g}, beyond {LOGIT_LIMIT}: "
+            "record the logits that go into the softmax"
+        )
+    return np.rint(_mean(trace, logits) * LOGIT_ONE)
+
+
+def _mean_probs(
+    trace: Trace, logits: Float[np.ndarray, "T L N"]
+) -> Integer[np.ndarray, "P L N"]:
+    grown = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.rint(_mean(trace, grown / grown.sum(axis=-1, keepdims=True)) * ONE)
+
+
+def _mean(trace: Trace, values: Float[np.ndarray, "T L N"]) -> Float[np.ndarray, "P L N"]:
+    first_rows = np.flatnonzero(np.diff(trace.step, prepend=-1))
+    tokens = np.diff(first_rows, append=trace.num_tokens)
+    return np.add.reduceat(values, first_rows, axis=0) / tokens[:, None, None]
+
+
+def _compact(values: np.ndarray) -> np.ndarray:
+    return values if values.dtype == bool else values.astype(np.int32)
