@@ -7,11 +7,11 @@ Both follow docs/semantics.md, section 2, step by step.
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Int8
+from jaxtyping import Array, Bool, Int, Int8, Real
 
 from specmd_jax.arrays import precedes, row, total, with_row
 from specmd_jax.policy import Plan, Row
-from specmd_jax.ranking import Victims, lowest
+from specmd_jax.ranking import Victims, lowest, no_victims
 from specmd_jax.strategy import Strategy, StrategyParams
 from specmd_jax.types import ABSENT, CacheState, Event, Flight, ModelShape, Outcome, State
 
@@ -66,12 +66,11 @@ def empty_cache(
         evicted=no,
         occupied=none,
         copies=none,
+        broken=jnp.bool_(False),
     )
 
 
-def warm(
-    cache: CacheState, resident: Bool[Array, "L N"], units: Int[Array, "L Q"]
-) -> CacheState:
+def warm(cache: CacheState, resident: Bool[Array, "L N"], units: Int[Array, "L Q"]) -> CacheState:
     """Returns `cache` with copies of `resident` at tier 0; the caller sees to it that they fit."""
     taken = jnp.sum(jnp.where(resident, units[:, :1], 0), axis=1, dtype=jnp.int32)
     copies = jnp.sum(resident, axis=1, dtype=jnp.int32)
@@ -95,6 +94,7 @@ def demand(
       flight: the copy on the link at this gate: pinned, and no hit. None: there is no link.
     """
     layer = event.layer
+    cache = _look_ahead(cache, event)
     tier = row(cache.tier, layer)
     flying = _flying(flight, layer, tier)
     resident = (tier != ABSENT) & ~flying
@@ -110,7 +110,7 @@ def demand(
         layer=layer,
         step=event.step,
         used=used,
-        found=hit | late | plan.stand_in,
+        found=hit | late,
         high=used if setting.units.shape[1] == 1 else used & (tier == 0),
         named=jnp.zeros_like(used),
         inserted=loaded,
@@ -156,20 +156,23 @@ def _plan(
     return setting.strategy.miss.plan(setting.params.miss, view, event, setting.shape)
 
 
+def _look_ahead(cache: CacheState, event: Event) -> CacheState:
+    """Returns `cache` with the next uses as they are from this event on."""
+    if cache.next_use is None:
+        return cache
+    assert event.next_use is not None
+    return cache._replace(next_use=with_row(cache.next_use, event.layer, event.next_use))
+
+
 def _touch(
     cache: CacheState, event: Event, used: Bool[Array, " N"], loaded: Bool[Array, " N"]
 ) -> CacheState:
     """Returns `cache` with the metadata that this demand leaves, copies as before."""
     layer = event.layer
-    next_use = cache.next_use
-    if next_use is not None:
-        assert event.next_use is not None
-        next_use = with_row(next_use, layer, event.next_use)
     return cache._replace(
         last_used=with_row(
             cache.last_used, layer, jnp.where(used, event.index, row(cache.last_used, layer))
         ),
-        next_use=next_use,
         speculative=with_row(
             cache.speculative, layer, row(cache.speculative, layer) & ~used & ~loaded
         ),
@@ -199,11 +202,12 @@ def _force(
     fits = held + wanted <= capacity
     candidates = _unpinned(setting, cache, [(layer, pinned)], flight, layer)
     needed = jnp.where(fits, occupied + wanted - capacity, 0)
-    victims = _search(setting, cache, policy_state, event, layer, candidates, needed)
-    victims = Victims(
-        jnp.where(fits, victims.chosen, candidates),
-        jnp.where(fits, victims.copies, copies - kept),
-        jnp.where(fits, victims.units, occupied - held),
+    score = rank(setting, cache, policy_state, event)
+    victims = _search(setting, cache, score, layer, candidates, needed)
+    victims = victims._replace(
+        chosen=jnp.where(fits, victims.chosen, candidates),
+        copies=jnp.where(fits, victims.copies, copies - kept),
+        units=jnp.where(fits, victims.units, occupied - held),
     )
     in_turn = jnp.cumsum(jnp.where(loaded, sizes, 0))
     return victims, loaded & (fits | (in_turn <= capacity - held))
@@ -224,19 +228,20 @@ def _bypass(
     layer, loaded = event.layer, outcome.inserted
     sizes = _sizes(row(setting.units, layer), tier)
     wanted = total(jnp.where(loaded, sizes, 0))
-    nobody = Victims(outcome.evicted, jnp.int32(0), jnp.int32(0))
+    nobody = no_victims(cache.tier.shape)
     crowded = _replace_copies(setting, touched, layer, nobody, loaded, tier)
     crowded_state = setting.strategy.eviction.update(
         setting.params.eviction, policy_state, crowded, event, outcome
     )
     needed = _of_pool(cache.occupied, layer) + wanted - _of_pool(setting.capacity, layer)
     candidates = _unpinned(setting, crowded, [(layer, pinned)], flight, layer)
-    gone = _search(setting, crowded, crowded_state, event, layer, candidates, needed)
+    score = rank(setting, crowded, crowded_state, event)
+    gone = _search(setting, crowded, score, layer, candidates, needed)
     declined = row(gone.chosen, layer) & loaded
-    left = Victims(
-        with_row(gone.chosen, layer, row(gone.chosen, layer) & ~loaded),
-        gone.copies - total(declined),
-        gone.units - total(jnp.where(declined, sizes, 0)),
+    left = gone._replace(
+        chosen=with_row(gone.chosen, layer, row(gone.chosen, layer) & ~loaded),
+        copies=gone.copies - total(declined),
+        units=gone.units - total(jnp.where(declined, sizes, 0)),
     )
     return left, loaded & ~declined
 
@@ -250,12 +255,14 @@ def prefetch(
     targets: list[tuple[Int[Array, ""], Int[Array, " N"]]],
     ahead: int,
     limit: Int[Array, ""] | int,
+    score: Real[Array, "L N"] | None,
 ) -> tuple[CacheState, State, Arrived]:
     """Lets in what was named for the layer `ahead` of the event's, as far as there is room.
 
     Args:
       targets: layer and priorities of every target of this event, nearest first.
       limit: how many transfers there is time for.
+      score: of `rank`, before the first target changed anything.
     """
     layer, priority = targets[ahead - 1]
     tier = row(cache.tier, layer)
@@ -274,7 +281,7 @@ def prefetch(
 
     candidates = _unpinned(setting, cache, rows, flight, layer) & ~shielded.chosen
     needed = occupied + total(started) * size - capacity
-    victims = _search(setting, cache, policy_state, event, layer, candidates, needed)
+    victims = _search(setting, cache, score, layer, candidates, needed)
     marked = _mark_prefetched(setting.strategy, cache, event, layer, named & ~queued, started)
     new_tier = jnp.where(started, jnp.int8(tier_in), tier)
     after = _replace_copies(setting, marked, layer, victims, started, new_tier)
@@ -297,9 +304,7 @@ def prefetch(
     return after, policy_state, Arrived(queued, started, last, victims.copies)
 
 
-def _place_in_queue(
-    queued: Bool[Array, " N"], priority: Int[Array, " N"]
-) -> Int[Array, " N"]:
+def _place_in_queue(queued: Bool[Array, " N"], priority: Int[Array, " N"]) -> Int[Array, " N"]:
     """Returns how many of the queued stand before each expert."""
     before = precedes(priority).astype(jnp.float32)  # as floats: a matrix product, and exact
     return jnp.dot(before, queued.astype(jnp.float32)).astype(jnp.int32)
@@ -338,26 +343,31 @@ def _shield(
     """Returns the copies that the policy keeps from prefetches, beside the pinned ones."""
     shield = setting.strategy.eviction.shield
     if shield is None:
-        return Victims(jnp.zeros(cache.tier.shape, bool), jnp.int32(0), jnp.int32(0))
+        return no_victims(cache.tier.shape)
     kept = shield(setting.params.eviction, policy_state, cache, event)
     kept = kept & _unpinned(setting, cache, rows, flight, layer)
     sizes = jnp.where(kept, _sizes(setting.units, cache.tier), 0)
-    return Victims(kept, total(kept), total(sizes))
+    return no_victims(cache.tier.shape)._replace(chosen=kept, units=total(sizes))
+
+
+def rank(
+    setting: Setting, cache: CacheState, policy_state: State, event: Event
+) -> Real[Array, "L N"] | None:
+    """Returns what each copy is worth to the eviction policy; None: recency alone counts."""
+    if setting.strategy.eviction.score is None:
+        return None
+    return setting.strategy.eviction.score(setting.params.eviction, policy_state, cache, event)
 
 
 def _search(
     setting: Setting,
     cache: CacheState,
-    policy_state: State,
-    event: Event,
+    score: Real[Array, "L N"] | None,
     layer: Int[Array, ""],
     candidates: Bool[Array, "L N"],
     needed: Int[Array, ""],
 ) -> Victims:
     """Finds the victims in the pool of `layer`."""
-    score_fn, score = setting.strategy.eviction.score, None
-    if score_fn is not None:
-        score = score_fn(setting.params.eviction, policy_state, cache, event)
     if setting.strategy.scope == "global":
         return lowest(score, cache.last_used, candidates, needed, cache.tier, setting.units)
 
@@ -365,7 +375,11 @@ def _search(
         return None if values is None else row(values, layer)[None]
 
     victims = lowest(
-        own(score), own(cache.last_used), own(candidates), needed, own(cache.tier),
+        own(score),
+        own(cache.last_used),
+        own(candidates),
+        needed,
+        own(cache.tier),
         own(setting.units),
     )
     chosen = with_row(jnp.zeros_like(candidates), layer, victims.chosen[0])
@@ -439,6 +453,7 @@ def _replace_copies(
         evicted=cache.evicted | victims.chosen,
         occupied=_add_to_pool(cache.occupied, layer, occupied),
         copies=_add_to_pool(cache.copies, layer, copies),
+        broken=cache.broken | victims.broken,
     )
 
 

@@ -19,6 +19,11 @@ class Victims(NamedTuple):
     chosen: Bool[Array, "R N"]
     copies: Int[Array, ""]
     units: Int[Array, ""]
+    broken: Bool[Array, ""]  # a candidate's score was not a number
+
+
+def no_victims(shape: tuple[int, int]) -> Victims:
+    return Victims(jnp.zeros(shape, bool), jnp.int32(0), jnp.int32(0), jnp.bool_(False))
 
 
 class _Search(NamedTuple):
@@ -43,9 +48,7 @@ def orderable(values: Int[Array, "..."]) -> Float[Array, "..."]:
     Integers must lie within +-(2**31 - 2**24).
     """
     bits = jnp.abs(values) + SMALLEST_NORMAL
-    return jnp.copysign(
-        jax.lax.bitcast_convert_type(bits, jnp.float32), values.astype(jnp.float32)
-    )
+    return jnp.copysign(jax.lax.bitcast_convert_type(bits, jnp.float32), values.astype(jnp.float32))
 
 
 def _integer(ordered: Float[Array, "..."]) -> Int[Array, "..."]:
@@ -69,12 +72,15 @@ def lowest(
       needed: units to free; if all candidates together have less, all are chosen.
       tier, units: a candidate's size is `units[row, tier]`.
     """
+    broken = jnp.bool_(False)
     if score is None:
         score = jnp.zeros(last_used.shape, jnp.float32)
         lowest_scores = jnp.zeros(last_used.shape[0], jnp.float32)
     else:
         if jnp.issubdtype(score.dtype, jnp.integer):
             score = orderable(score)
+        else:
+            broken = jnp.any(candidates & jnp.isnan(score))
         lowest_scores = jnp.min(jnp.where(candidates, score, LARGEST), axis=1)
     num_experts = last_used.shape[1]
     expert = jnp.arange(num_experts, dtype=jnp.int32)
@@ -96,7 +102,7 @@ def lowest(
 
     end = jax.lax.while_loop(goes_on, take_one, start)
     chosen = candidates & _up_to(end.bound, score, last_used, stamp)
-    return Victims(chosen, end.copies, end.units)
+    return Victims(chosen, end.copies, end.units, broken)
 
 
 def _take_one(

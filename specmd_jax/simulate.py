@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from specmd_jax.arrays import row, total
-from specmd_jax.cache import Arrived, Served, Setting, demand, empty_cache, prefetch, warm
+from specmd_jax.cache import Arrived, Served, Setting, demand, empty_cache, prefetch, rank, warm
 from specmd_jax.strategy import Strategy, StrategyParams
 from specmd_jax.timeline import (
     Costs,
@@ -26,7 +26,7 @@ from specmd_jax.timeline import (
     serve_time,
     startable,
 )
-from specmd_jax.types import CacheState, Event, Events, Flight, ModelShape, State
+from specmd_jax.types import CacheState, Event, Events, Flight, ModelShape, Outcome, State
 
 NO_LIMIT = 1 << 30
 
@@ -61,7 +61,6 @@ class Replay(NamedTuple):
     link: Link
     counts: Counts
     next_step: Int[Array, ""]
-    broken: Bool[Array, ""]  # a score was not a number
 
 
 class PassTimes(NamedTuple):
@@ -85,20 +84,50 @@ def begin(
     """
     pools = 1 if strategy.scope == "global" else shape.num_layers
     cache = empty_cache(shape, pools, first_use)
+    eviction_state = strategy.eviction.init(params.eviction, shape)
     if resident is not None:
         cache = warm(cache, resident, units)
+        eviction_state = _told_of_warm_start(strategy, params, shape, cache, eviction_state)
     none = jnp.zeros(shape.num_layers, jnp.int32)
     by_tier = jnp.zeros(units.shape, jnp.int32)
     return Replay(
         cache,
-        strategy.eviction.init(params.eviction, shape),
+        eviction_state,
         strategy.prefetch.init(params.prefetch, shape),
         strategy.routing.init(params.routing, shape),
         idle_link(),
         Counts(*[none] * (len(Counts._fields) - 1), by_tier),
         jnp.int32(0),
-        jnp.bool_(False),
     )
+
+
+def _told_of_warm_start(
+    strategy: Strategy,
+    params: StrategyParams,
+    shape: ModelShape,
+    cache: CacheState,
+    eviction_state: State,
+) -> State:
+    """Shows the eviction policy the first residents, as inserts before the first event."""
+    nobody = jnp.zeros(shape.num_experts, bool)
+
+    def insert(state: State, layer: Int[Array, ""]) -> tuple[State, None]:
+        before = jnp.int32(-1)
+        nothing = jnp.zeros(shape.num_experts, jnp.int32)
+        event = Event(
+            index=before, step=before, layer=layer, tokens=jnp.int32(0), prefill=jnp.bool_(False),
+            fresh=jnp.bool_(False), valid=jnp.bool_(False), used=nobody, routed=nothing,
+            gate=nothing, next_use=None, upcoming=None, predicted=None, logits=None, probs=None,
+        )  # fmt: skip
+        inserted = row(cache.tier, layer) >= 0
+        outcome = Outcome(
+            demand=False, layer=layer, step=before, used=nobody, found=nobody, high=nobody,
+            named=nobody, inserted=inserted, evicted=jnp.zeros(cache.tier.shape, bool),
+        )  # fmt: skip
+        return strategy.eviction.update(params.eviction, state, cache, event, outcome), None
+
+    layers = jnp.arange(shape.num_layers, dtype=jnp.int32)
+    return jax.lax.scan(insert, eviction_state, layers)[0]
 
 
 def replay(
@@ -116,14 +145,16 @@ def replay(
     Args:
       capacity: units of each pool: one with global scope, else one a layer.
       units: size of one copy, by layer and tier.
-      costs: None: an infinitely fast link and no time.
+      costs: None: an infinitely fast link and no time. Their arrays over passes may have one entry
+        more than `events`, for the pass that follows.
     """
     setting = Setting(strategy, shape, params, capacity, units)
     num_passes = events.tokens.shape[0]
     pass_costs = None
     if costs is not None:
         following = jnp.concatenate([costs.attention[1:], costs.attention[-1:]])
-        pass_costs = PassCosts(costs.attention, following, costs.shared, costs.head)
+        by_pass = (costs.attention, following, costs.shared, costs.head)
+        pass_costs = PassCosts(*(values[:num_passes] for values in by_pass))
     steps = state.next_step + jnp.arange(num_passes, dtype=jnp.int32)
     one_pass = partial(_serve_pass, setting, costs)
     return jax.lax.scan(one_pass, state, (steps, events, pass_costs))
@@ -253,13 +284,14 @@ def _speculate(
     strategy, arrivals = setting.strategy, []
     link_free = jnp.int32(0) if time is None else time.link_free
     targets = _name(setting, state.prefetch, event) if strategy.prefetches else []
+    score = rank(setting, state.cache, state.eviction, event) if targets else None
     for ahead, (layer, _) in enumerate(targets, start=1):
         load, limit = jnp.int32(0), NO_LIMIT
         if costs is not None and window is not None:
             load = costs.load[layer, -1 if strategy.miss.prefetch_last_tier else 0]
             limit = startable(link_free, window, load)
         cache, eviction_state, arrived = prefetch(
-            setting, state.cache, state.eviction, event, flight, targets, ahead, limit
+            setting, state.cache, state.eviction, event, flight, targets, ahead, limit, score
         )
         state = state._replace(cache=cache, eviction=eviction_state)
         arrivals.append(arrived)

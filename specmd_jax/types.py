@@ -82,6 +82,7 @@ class CacheState(NamedTuple):
     evicted: Bool[Array, "L N"]  # evicted during the current pass: a miss on it is a collision
     occupied: Int[Array, " W"]  # units taken, by pool
     copies: Int[Array, " W"]  # resident experts, by pool
+    broken: Bool[Array, ""]  # a policy's score was not a number: nothing counted since is right
 
 
 class Flight(NamedTuple):
@@ -98,7 +99,7 @@ class Outcome(NamedTuple):
     layer: Int[Array, ""]  # the layer that the masks of one row speak of
     step: Int[Array, ""]  # the pass for which that layer's experts were used or named
     used: Bool[Array, " N"]  # used on demand, whether found or loaded; empty for a prefetch
-    found: Bool[Array, " N"]  # of these, the ones that were on the device or on their way
+    found: Bool[Array, " N"]  # of these, the ones demanded that were on the device or on their way
     high: Bool[Array, " N"]  # of these, used at the highest precision
     named: Bool[Array, " N"]  # selected by the prefetcher; empty for a demand
     inserted: Bool[Array, " N"]  # newly resident

@@ -1,12 +1,13 @@
 """The measures of a trace against plain loops, against chance, and on recorded traces."""
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recorded import NAMES, needs_recorded, recorded
+from recorded import FOLDER, NAMES, needs_recorded, recorded
 
 from specmd_jax.errors import InputError
 from specmd_jax.traces import analysis
@@ -46,6 +47,10 @@ def batched(seed: int, layers: int, experts: int, top_k: int) -> Trace:
         request=np.zeros(len(step), np.int32),
         phase=np.where(sizes[step] > 1, PREFILL, DECODE).astype(np.uint8),
     )
+
+
+def head(trace: Trace, tokens: int) -> Trace:
+    return decode(trace.experts[:tokens], trace.num_experts, trace.request[:tokens].tolist())
 
 
 def demands(trace: Trace) -> list[tuple[int, list[int]]]:
@@ -158,7 +163,7 @@ def test_overlap_counts_shared_experts_within_a_request_only():
     assert analysis.jaccard(trace)[0] == pytest.approx((1 / 3 + 0 + 1 / 2) / 3)
     assert analysis.overlap(trace, 2)[0] == 0
     assert np.isnan(analysis.overlap(trace, 3)[0])
-    with pytest.raises(InputError, match="0 tokens before"):
+    with pytest.raises(InputError, match="stands 0 tokens before"):
         analysis.overlap(trace, 0)
 
 
@@ -238,6 +243,21 @@ def test_summary_of_the_smallest_trace():
     summary = analysis.summarise(decode(np.zeros((1, 2, 1)), 4))
     assert (summary.tokens, summary.layers, summary.pass_experts) == (1, 2, 2.0)
     assert np.isnan(summary.overlap) and summary.entropy_bits == 0 and not summary.is_loop
+
+
+@needs_recorded
+@pytest.mark.parametrize("name", ["olmoe-sampled", "deepseek-v2-lite-intent", "gpt-oss-20b"])
+def test_hits_are_those_of_the_conformance_replays(name):
+    rows = json.loads((FOLDER.parent / "conformance" / "replay.json").read_text())
+    plain = [r for r in rows if (r["trace"], r["policy"], r["prefetch"]) == (name, "lru", "none")]
+    compared = 0
+    for row in plain:
+        profile = analysis.reuse_profile(head(recorded(name), row["tokens"]), row["scope"])
+        if row["capacity"] >= analysis.exact_from(profile):
+            hits = analysis.hit_curve(profile)[row["capacity"]] * row["asked"]
+            assert (profile.accesses.sum(), round(hits)) == (row["asked"], row["hits"]), row
+            compared += 1
+    assert compared
 
 
 @needs_recorded

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from recorded import NAMES, needs_recorded, recorded
+from recorded import needs_recorded, recorded
 
 from specmd_jax.errors import InputError
 from specmd_jax.traces import analysis
@@ -118,7 +118,7 @@ def test_noise_can_be_chosen_by_the_recall_it_leaves(recall):
     noise = noise_for_recall(spec, recall)
     trace = generate(replace(spec, predictor_noise=noise, lookahead=1), seed=9)
     assert analysis.foreseen_recall(trace)[0] == pytest.approx(recall, abs=0.03)
-    with pytest.raises(InputError, match="recall 0.05 cannot be had"):
+    with pytest.raises(InputError, match=r"recall 0\.05 cannot be had"):
         noise_for_recall(spec, 0.05)
 
 
@@ -167,7 +167,7 @@ def test_calibration_needs_neighbouring_tokens():
 
 
 @needs_recorded
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "gpt-oss-20b"])
+@pytest.mark.parametrize("name", ["olmoe-workloads", "deepseek-v2-lite-law"])
 def test_recorded_traces_are_matched_in_entropy_and_overlap(name):
     fit = calibrate(recorded(name))
     assert abs(fit.errors["entropy"]) < 0.02

@@ -22,6 +22,7 @@ from specmd_jax.eviction import (
     s3_fifo,
     score_based,
     sieve,
+    static,
 )
 from specmd_jax.policy import Eviction
 
@@ -47,4 +48,5 @@ EVICTIONS: dict[str, Eviction] = {
     "s3-fifo": s3_fifo.policy,
     "score-based": score_based.policy,
     "sieve": sieve.policy,
+    "static": static.policy,
 }

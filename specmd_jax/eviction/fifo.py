@@ -14,11 +14,11 @@ from specmd_jax.types import CacheState, Event, ModelShape, Outcome
 
 
 class FifoState(NamedTuple):
-    inserted_at: Int[Array, "L N"]  # event
+    inserted_at: Int[Array, "L N"]  # event, -1 for what was there from the start
 
 
 def init(params: tuple, shape: ModelShape) -> FifoState:
-    return FifoState(zeros(shape))
+    return FifoState(zeros(shape) - 1)
 
 
 def score(params: tuple, state: FifoState, cache: CacheState, event: Event) -> Int[Array, "L N"]:

@@ -24,13 +24,12 @@ class HobbitParams(NamedTuple):
 
 class HobbitState(NamedTuple):
     started: Int[Array, ""]  # first pass of the running request
-    last_pass: Int[Array, "L N"]  # R: pass of the last use, from 1 within the request
     uses: Int[Array, "L N"]  # F
     high_uses: Int[Array, "L N"]  # H
 
 
 def init(params: HobbitParams, shape: ModelShape) -> HobbitState:
-    return HobbitState(jnp.int32(0), zeros(shape), zeros(shape), zeros(shape))
+    return HobbitState(jnp.int32(0), zeros(shape), zeros(shape))
 
 
 def begin(params: HobbitParams, state: HobbitState, event: Event) -> HobbitState:
@@ -38,9 +37,7 @@ def begin(params: HobbitParams, state: HobbitState, event: Event) -> HobbitState
         return jnp.where(event.fresh, 0, values)
 
     started = jnp.where(event.fresh, event.step, state.started)
-    return HobbitState(
-        started, reset(state.last_pass), reset(state.uses), reset(state.high_uses)
-    )
+    return HobbitState(started, reset(state.uses), reset(state.high_uses))
 
 
 def score(
@@ -48,12 +45,13 @@ def score(
 ) -> Int[Array, "L N"]:
     num_layers = cache.tier.shape[0]
     passes = (event.step - state.started + 1).astype(jnp.float32)
+    last_pass = jnp.maximum(cache.last_used // num_layers - state.started + 1, 0)
     behind = (event.layer - jnp.arange(num_layers, dtype=jnp.int32)) % num_layers
     nearness = 1 - behind[:, None].astype(jnp.float32) / num_layers
     worth = (
-        params.w_lru * (state.last_pass.astype(jnp.float32) / passes)
-        + params.w_lfu * (state.uses.astype(jnp.float32) / passes)
-        + params.w_lhu * (state.high_uses.astype(jnp.float32) / passes)
+        params.w_lru * last_pass.astype(jnp.float32) / passes
+        + params.w_lfu * state.uses.astype(jnp.float32) / passes
+        + params.w_lhu * state.high_uses.astype(jnp.float32) / passes
         + params.w_fld * nearness
     )
     return fixed(worth, 20)
@@ -62,10 +60,8 @@ def score(
 def update(
     params: HobbitParams, state: HobbitState, cache: CacheState, event: Event, outcome: Outcome
 ) -> HobbitState:
-    layer, number = outcome.layer, event.step - state.started + 1
-    last_pass = jnp.where(outcome.used, number, row(state.last_pass, layer))
+    layer = outcome.layer
     return state._replace(
-        last_pass=with_row(state.last_pass, layer, last_pass),
         uses=with_row(state.uses, layer, row(state.uses, layer) + outcome.used),
         high_uses=with_row(state.high_uses, layer, row(state.high_uses, layer) + outcome.high),
     )

@@ -1,10 +1,11 @@
-"""LFU that forgets: uses since the copy was inserted; eviction resets the count.
+"""LFU that forgets: uses since the copy was inserted.
 
 Source: the LFU of libCacheSim and of MoE-Infinity's visit counts (arXiv 2401.14361).
 """
 
 import jax.numpy as jnp
 
+from specmd_jax.arrays import row, with_row
 from specmd_jax.eviction import lfu
 from specmd_jax.eviction.lfu import LfuState
 from specmd_jax.types import CacheState, Event, Outcome
@@ -13,8 +14,8 @@ from specmd_jax.types import CacheState, Event, Outcome
 def update(
     params: tuple, state: LfuState, cache: CacheState, event: Event, outcome: Outcome
 ) -> LfuState:
-    remembered = LfuState(jnp.where(outcome.evicted, 0, state.uses))
-    return lfu.update(params, remembered, cache, event, outcome)
+    before = jnp.where(outcome.inserted, 0, row(state.uses, outcome.layer))
+    return LfuState(with_row(state.uses, outcome.layer, before + outcome.used))
 
 
 policy = lfu.policy._replace(update=update, doc=__doc__)

@@ -26,9 +26,7 @@ def init(params: MrsParams, shape: ModelShape) -> MrsState:
     return MrsState(zeros(shape))
 
 
-def score(
-    params: MrsParams, state: MrsState, cache: CacheState, event: Event
-) -> Int[Array, "L N"]:
+def score(params: MrsParams, state: MrsState, cache: CacheState, event: Event) -> Int[Array, "L N"]:
     return state.average
 
 

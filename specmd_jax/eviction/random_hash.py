@@ -17,9 +17,7 @@ class RandomParams(NamedTuple):
     seed: Int[Array, ""] | int = 0
 
 
-def score(
-    params: RandomParams, state: tuple, cache: CacheState, event: Event
-) -> Int[Array, "L N"]:
+def score(params: RandomParams, state: tuple, cache: CacheState, event: Event) -> Int[Array, "L N"]:
     num_layers, num_experts = cache.tier.shape
     layer, expert = jnp.arange(num_layers)[:, None], jnp.arange(num_experts)[None, :]
     drawn = hash_uniform(params.seed, event.index, layer, expert)

@@ -25,13 +25,13 @@ class S3FifoState(NamedTuple):
     main: Bool[Array, "L N"]  # in the main queue, else in the small one
     entered: Int[Array, "L N"]  # event at which the copy entered its queue
     uses: Int[Array, "L N"]  # since it entered, at most MAX_USES
-    ghost: Int[Array, "L N"]  # ghosts made before this one, NO_GHOST if it is none
-    num_ghosts: Int[Array, ""]  # ever made
+    ghost: Int[Array, "L N"]  # ghosts its pool made before this one, NO_GHOST if it is none
+    num_ghosts: Int[Array, "L 1"]  # ever made by the pool of each layer
 
 
 def init(params: S3FifoParams, shape: ModelShape) -> S3FifoState:
     none = zeros(shape)
-    return S3FifoState(zeros(shape, bool), none, none, none + NO_GHOST, jnp.int32(0))
+    return S3FifoState(zeros(shape, bool), none, none, none + NO_GHOST, none[:, :1])
 
 
 def score(
@@ -60,16 +60,22 @@ def _small_is_over(
 def update(
     params: S3FifoParams, state: S3FifoState, cache: CacheState, event: Event, outcome: Outcome
 ) -> S3FifoState:
-    state = _remember_ghosts(state, outcome.evicted)
+    state = _remember_ghosts(state, cache, outcome)
     state = _pass_survivors(state, cache, event, outcome)
     return _enter(state, cache, event, outcome)
 
 
-def _remember_ghosts(state: S3FifoState, evicted: Bool[Array, "L N"]) -> S3FifoState:
-    gone = evicted & ~state.main
+def _in_pool(cache: CacheState, outcome: Outcome) -> Bool[Array, "L 1"]:
+    """Returns the layers that share the pool of `outcome.layer`."""
+    layer = jnp.arange(cache.tier.shape[0])[:, None]
+    return (cache.copies.shape[0] == 1) | (layer == outcome.layer)
+
+
+def _remember_ghosts(state: S3FifoState, cache: CacheState, outcome: Outcome) -> S3FifoState:
+    gone = outcome.evicted & ~state.main
+    made = jnp.where(_in_pool(cache, outcome), total(gone), 0)
     return state._replace(
-        ghost=jnp.where(gone, state.num_ghosts, state.ghost),
-        num_ghosts=state.num_ghosts + total(gone),
+        ghost=jnp.where(gone, state.num_ghosts, state.ghost), num_ghosts=state.num_ghosts + made
     )
 
 
@@ -77,9 +83,7 @@ def _pass_survivors(
     state: S3FifoState, cache: CacheState, event: Event, outcome: Outcome
 ) -> S3FifoState:
     """Promotes or demotes the copies that the search for victims went over."""
-    pool = cache.tier >= 0
-    if cache.copies.shape[0] > 1:
-        pool = pool & (jnp.arange(pool.shape[0])[:, None] == outcome.layer)
+    pool = (cache.tier >= 0) & _in_pool(cache, outcome)
     pool = with_row(pool, outcome.layer, row(pool, outcome.layer) & ~outcome.inserted)
     gone_small, gone_main = outcome.evicted & ~state.main, outcome.evicted & state.main
     newest_small = jnp.max(jnp.where(gone_small, state.entered, -1))
@@ -97,13 +101,11 @@ def _pass_survivors(
     )
 
 
-def _enter(
-    state: S3FifoState, cache: CacheState, event: Event, outcome: Outcome
-) -> S3FifoState:
+def _enter(state: S3FifoState, cache: CacheState, event: Event, outcome: Outcome) -> S3FifoState:
     layer, inserted = outcome.layer, outcome.inserted
     copies = cache.copies[0] if cache.copies.shape[0] == 1 else row(cache.copies, layer)
     ghost = row(state.ghost, layer)
-    returns = (ghost != NO_GHOST) & (state.num_ghosts - ghost <= copies)
+    returns = (ghost != NO_GHOST) & (row(state.num_ghosts, layer) - ghost <= copies)
     uses = jnp.where(inserted, 0, row(state.uses, layer))
     uses = jnp.where(outcome.found, jnp.minimum(uses + 1, MAX_USES), uses)
     return state._replace(

@@ -31,6 +31,4 @@ def choose(
     return top(priority, event), state
 
 
-policy = Routing(
-    stateless_init, choose, CumulativeMassParams(), reads=(LOGITS, PROBS), doc=__doc__
-)
+policy = Routing(stateless_init, choose, CumulativeMassParams(), reads=(LOGITS, PROBS), doc=__doc__)

@@ -12,9 +12,7 @@ from specmd_jax.types import LOGIT_ONE, NEVER, ONE, Events
 LOGIT_LIMIT = 1 << 12  # logits beyond this are no router's: the fixed point would overflow
 
 
-def dense_events(
-    trace: Trace, reads: frozenset[str] = frozenset(), lookahead: int = 1
-) -> Events:
+def dense_events(trace: Trace, reads: frozenset[str] = frozenset(), lookahead: int = 1) -> Events:
     """Returns the passes of `trace` with what the policies of a strategy read.
 
     Args:
@@ -41,10 +39,12 @@ def dense_events(
         "logits": _mean_logits(trace, logits) if LOGITS in reads else None,
         "probs": _mean_probs(trace, logits) if PROBS in reads else None,
     }
-    return Events(**{
-        name: None if value is None else jnp.asarray(_compact(value))
-        for name, value in arrays.items()
-    })
+    return Events(
+        **{
+            name: None if value is None else jnp.asarray(_compact(value))
+            for name, value in arrays.items()
+        }
+    )
 
 
 def check_recorded(trace: Trace, reads: frozenset[str], lookahead: int) -> None:
@@ -87,9 +87,7 @@ def _demand(
     return routed, gate
 
 
-def _gate_weights(
-    trace: Trace, chosen: Bool[np.ndarray, "T L K"]
-) -> Float[np.ndarray, "T L K"]:
+def _gate_weights(trace: Trace, chosen: Bool[np.ndarray, "T L K"]) -> Float[np.ndarray, "T L K"]:
     if trace.weights is not None:
         return trace.weights.astype(np.float64)
     count = np.maximum(chosen.sum(axis=2, keepdims=True), 1)
@@ -124,9 +122,7 @@ def _next_use(
     return coming if before_start else after
 
 
-def _upcoming(
-    used: Bool[np.ndarray, "P L N"], lookahead: int
-) -> Bool[np.ndarray, "P L D N"]:
+def _upcoming(used: Bool[np.ndarray, "P L N"], lookahead: int) -> Bool[np.ndarray, "P L D N"]:
     passes, layers, experts = used.shape
     flat = used.reshape(passes * layers, experts)
     past_end = np.zeros((lookahead, experts), bool)
@@ -148,9 +144,7 @@ def _predicted(trace: Trace, lookahead: int) -> Integer[np.ndarray, "P L D N"]:
     return np.maximum.reduceat(fixed, first_rows, axis=0)
 
 
-def _mean_logits(
-    trace: Trace, logits: Float[np.ndarray, "T L N"]
-) -> Integer[np.ndarray, "P L N"]:
+def _mean_logits(trace: Trace, logits: Float[np.ndarray, "T L N"]) -> Integer[np.ndarray, "P L N"]:
     if np.abs(logits).max() >= LOGIT_LIMIT:
         raise InputError(
             f"a router logit is {np.abs(logits).max():.3g}, beyond {LOGIT_LIMIT}: "
@@ -159,9 +153,7 @@ def _mean_logits(
     return np.rint(_mean(trace, logits) * LOGIT_ONE)
 
 
-def _mean_probs(
-    trace: Trace, logits: Float[np.ndarray, "T L N"]
-) -> Integer[np.ndarray, "P L N"]:
+def _mean_probs(trace: Trace, logits: Float[np.ndarray, "T L N"]) -> Integer[np.ndarray, "P L N"]:
     grown = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.rint(_mean(trace, grown / grown.sum(axis=-1, keepdims=True)) * ONE)
 

@@ -1,0 +1,235 @@
+"""One configuration in the user's words, and what it means as a `Setup`."""
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from specmd_jax.errors import InputError
+from specmd_jax.hardware import HardwareProfile, get_hardware
+from specmd_jax.model_zoo import PRECISIONS, ModelSpec
+from specmd_jax.named import Recipe, get_recipe
+from specmd_jax.parameters import list_params, set_params, set_seed
+from specmd_jax.sizing import (
+    BASE_PRECISION,
+    copies_of,
+    find_model,
+    free_device_bytes,
+    parse_capacity,
+)
+from specmd_jax.strategy import (
+    FAMILIES,
+    Strategy,
+    StrategyParams,
+    check_strategy,
+    get_policy,
+    make_strategy,
+)
+from specmd_jax.study import STARTS, Setup
+from specmd_jax.traces import Trace
+from specmd_jax.traces.events import check_recorded
+from specmd_jax.types import ModelShape
+from specmd_jax.units import parse_rate
+
+_UNSAID = ("none", "fetch", "standard", None)  # names of strategies leave out the defaults
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a user chose; None leaves it to the named strategy, else to the default.
+
+    Names, sizes and rates are text as on the command line: `25%`, `5GB/s`, `20us`.
+    """
+
+    strategy: str | None = None
+    eviction: str | None = None
+    prefetch: str | None = None
+    miss: str | None = None
+    routing: str | None = None
+    scope: str | None = None
+    admission: str | None = None
+    lookahead: int | None = None
+    touch_on_prefetch_insert: bool = True
+    touch_on_prefetch_hit: bool = False
+    capacity: str = "5%"
+    precision: tuple[str, ...] | None = None  # tiers, best first
+    start: str | None = None
+    hardware: str | None = None
+    link: str | None = None
+    latency: str | None = None
+    context: int | None = None
+    overlap: bool = True
+    seed: int | None = None
+    params: tuple[tuple[str, str], ...] = ()  # ("eviction.decay", "0.8")
+
+
+_PLAIN = Recipe(Strategy(), Strategy().params, "", "")
+
+
+def make_setup(choice: Choice) -> Setup:
+    """Returns the configuration that `choice` asks for.
+
+    Raises:
+      InputError: a name is unknown, a value makes no sense, or two of them contradict each other.
+    """
+    recipe = _PLAIN if choice.strategy is None else get_recipe(choice.strategy)
+    strategy = _strategy(choice, recipe)
+    params = StrategyParams(
+        *[
+            getattr(recipe.params if getattr(choice, family) is None else strategy.params, family)
+            for family in FAMILIES
+        ]
+    )
+    if choice.seed is not None:
+        params = set_seed(params, choice.seed)
+    return Setup(
+        strategy,
+        set_params(params, choice.params),
+        name=_label(choice),
+        capacity=choice.capacity,
+        precisions=_precisions(choice.precision or recipe.precisions or (BASE_PRECISION,)),
+        start=_start(choice.start or recipe.start),
+        hardware=_hardware(choice),
+        context=1024 if choice.context is None else choice.context,
+        overlap=choice.overlap,
+    )
+
+
+def check_setup(trace: Trace, setup: Setup, spec: ModelSpec | None) -> None:
+    """Raises InputError if `setup` cannot be run on `trace`, before anything is compiled."""
+    spec = spec or find_model(trace.provenance.model, trace.shape)
+    check_strategy(setup.strategy, trace.shape)
+    check_recorded(trace, setup.strategy.reads, setup.strategy.lookahead)
+    copies = copies_of(trace.shape, setup.precisions, spec, trace.expert_bytes)
+    free = None
+    if setup.hardware is not None:
+        if spec is None:
+            raise InputError(
+                f"times need a known model, and the trace names "
+                f"{trace.provenance.model or 'none'!r}: give --model"
+            )
+        if setup.capacity == "auto":
+            free = free_device_bytes(setup.hardware, spec, setup.context)
+    capacity = parse_capacity(setup.capacity, copies, trace.shape, setup.strategy.scope, free)
+    if capacity.slots < 1:
+        raise InputError(f"capacity {setup.capacity!r} holds no expert: give room for at least one")
+
+
+def check_model(shape: ModelShape, spec: ModelSpec) -> None:
+    """Raises InputError if a trace of `shape` was not recorded from the model `spec`."""
+    if spec.shape[:2] != shape[:2]:
+        raise InputError(
+            f"model {spec.name} has {spec.shape.num_layers} MoE layers of "
+            f"{spec.shape.num_experts} experts, the trace {shape.num_layers} of "
+            f"{shape.num_experts}: give the model that was recorded"
+        )
+
+
+def describe(setup: Setup) -> dict[str, Any]:
+    """Returns the decisions of a configuration by name, and the numbers they are tuned by."""
+    hardware = setup.hardware
+    return {
+        **{family: policy_name(family, getattr(setup.strategy, family)) for family in FAMILIES},
+        "lookahead": setup.strategy.lookahead if setup.strategy.prefetches else None,
+        "params": list_params(setup.params),
+        "link_bytes_per_s": hardware and hardware.h2d_bytes_per_s,
+        "latency_s": hardware and hardware.h2d_latency_s,
+        "context": hardware and setup.context,
+        "overlap": hardware and setup.overlap,
+    }
+
+
+def policy_name(family: str, policy: Any) -> str | None:
+    """Returns what the registry calls a policy, None if it is not registered."""
+    return next((name for name, known in FAMILIES[family].items() if known == policy), None)
+
+
+def parse_seconds(text: str) -> float:
+    """Returns the seconds that `text` names, e.g. "20us" or "0.5ms".
+
+    Raises:
+      InputError: no number, or no unit of time behind it.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d*)?(?:e[+-]?\d+)?)\s*(s|ms|us|ns)", text.strip().lower())
+    if match is None:
+        raise InputError(f"cannot read time {text!r}: write it like 20us or 0.5ms")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _strategy(choice: Choice, recipe: Recipe) -> Strategy:
+    base = recipe.strategy
+    names = {
+        family: getattr(choice, family) or policy_name(family, getattr(base, family))
+        for family in FAMILIES
+    }
+    fixed = get_policy("eviction", names["eviction"] or "").admission
+    if fixed and choice.admission not in (None, fixed):
+        raise InputError(
+            f"eviction {names['eviction']} is defined with {fixed} admission: "
+            f"leave out --admission {choice.admission}"
+        )
+    strategy = make_strategy(
+        **names,
+        scope=choice.scope or base.scope,
+        admission=choice.admission or "forced",
+        touch_on_prefetch_insert=choice.touch_on_prefetch_insert,
+        touch_on_prefetch_hit=choice.touch_on_prefetch_hit,
+    )
+    return strategy._replace(lookahead=_lookahead(choice, base, strategy))
+
+
+def _lookahead(choice: Choice, base: Strategy, strategy: Strategy) -> int:
+    if choice.lookahead is None:
+        return base.lookahead if choice.prefetch is None else 1
+    if choice.lookahead < 1:
+        raise InputError(f"lookahead {choice.lookahead} names nothing: give 1 or more layers")
+    if not strategy.prefetches:
+        raise InputError(
+            f"lookahead {choice.lookahead} without a prefetcher has no effect: add --prefetch"
+        )
+    return choice.lookahead
+
+
+def _precisions(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name not in PRECISIONS:
+            raise InputError(f"unknown precision {name!r}: use one of {', '.join(PRECISIONS)}")
+    if len(set(names)) < len(names):
+        raise InputError(f"precisions {','.join(names)} name a tier twice: give each once")
+    return names
+
+
+def _start(name: str) -> str:
+    if name not in STARTS:
+        raise InputError(f"start {name!r} is unknown: choose from {list(STARTS)}")
+    return name
+
+
+def _hardware(choice: Choice) -> HardwareProfile | None:
+    if choice.hardware is None:
+        for flag in ("link", "latency", "context"):
+            if getattr(choice, flag) is not None:
+                raise InputError(f"--{flag} has no effect without a machine: add --hardware")
+        return None
+    if choice.context is not None and not 0 <= choice.context <= 1 << 24:
+        raise InputError(f"context {choice.context} is no length: give tokens, for example 1024")
+    profile = get_hardware(choice.hardware)
+    if choice.link is not None:
+        if profile.unified:
+            raise InputError(
+                f"{profile.name} shares one memory between host and device: leave out --link"
+            )
+        profile = replace(profile, h2d_bytes_per_s=parse_rate(choice.link))
+    if choice.latency is not None:
+        profile = replace(profile, h2d_latency_s=parse_seconds(choice.latency))
+    return profile
+
+
+def _label(choice: Choice) -> str:
+    """What tables call the configuration: what was asked for, and nothing that goes unsaid."""
+    parts = [getattr(choice, family) for family in FAMILIES]
+    if choice.strategy is None:
+        parts = [parts[0] or "lru", *(name for name in parts[1:] if name not in _UNSAID)]
+    parts = [name for name in (choice.strategy, *parts) if name is not None]
+    params = ", ".join(f"{name.split('.')[1]}={value}" for name, value in choice.params)
+    return " + ".join(parts) + (f" ({params})" if params else "")

@@ -1,0 +1,57 @@
+"""`specmd`: one verb a module, one line for whatever is wrong with the input.
+
+Exit codes: 0, 2 for bad input (one line on standard error), 130 after Ctrl-C. An exception with a
+traceback is a bug.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+
+from specmd_jax.cli.parse import parse
+from specmd_jax.cli.verbs import VERBS, show_help
+from specmd_jax.errors import InputError
+
+OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code.
+
+    Args:
+      arguments: without the name of the program; None: those of the process.
+    """
+    try:
+        _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+    except InputError as error:
+        _complain(str(error))
+        return BAD_INPUT
+    except KeyboardInterrupt as interrupt:
+        _complain(str(interrupt) or "interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return OK
+
+
+def _dispatch(arguments: list[str]) -> None:
+    verb, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if verb in ("-h", "--help"):
+        show_help()
+    elif verb == "--version":
+        print(f"specmd {version('specmd-jax')}")
+    elif verb in VERBS:
+        # A verb is imported when it is called: help and slips should not wait for JAX.
+        flags = getattr(import_module(VERBS[verb].module), VERBS[verb].flags)
+        command = parse(flags, f"specmd {verb}", rest)
+        if command is not None:
+            command.run()
+    else:
+        what = f"no verb is called {verb!r}" if verb else "no verb is given"
+        raise InputError(f"{what}: choose one of {', '.join(VERBS)}, or see specmd --help")
+
+
+def _complain(message: str) -> None:
+    print(f"specmd: {' '.join(message.split())}", file=sys.stderr)

@@ -1,0 +1,65 @@
+"""Arguments into a dataclass of flags, and whatever is wrong with them into one line."""
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from typing import TypeVar
+
+import tyro
+
+from specmd_jax.errors import InputError
+
+Flags = TypeVar("Flags")
+
+REPEATABLE = ("--param",)
+_RULE = re.compile(r"^[│\s]*─{4,}[│\s]*$")
+
+
+def parse(flags: type[Flags], prog: str, arguments: Sequence[str]) -> Flags | None:
+    """Returns the flags that `arguments` give, None if they only asked for help.
+
+    Raises:
+      InputError: an argument is unknown, missing, given twice or not of its type.
+    """
+    _check_repeated(arguments)
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                flags, prog=prog, args=list(arguments), config=(tyro.conf.OmitArgPrefixes,)
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            return None
+        raise InputError(f"{_one_line(complaint.getvalue())}: see {prog} --help") from stop
+
+
+def _check_repeated(arguments: Sequence[str]) -> None:
+    """Of a flag given twice the parser would silently take the last."""
+    seen: set[str] = set()
+    for argument in arguments:
+        if not argument.startswith("--"):
+            continue
+        flag = argument.partition("=")[0].replace("_", "-").replace("--no-", "--", 1)
+        if flag in seen and flag not in REPEATABLE:
+            raise InputError(f"{flag} is given twice: give it once")
+        seen.add(flag)
+
+
+def _one_line(box: str) -> str:
+    """Returns what the parser's box says: its first section, and the flag it suggests.
+
+    Lines that are indented further explain a flag, which is what --help is for.
+    """
+    sections: list[list[str]] = [[]]
+    for line in box.splitlines():
+        if _RULE.match(line):
+            sections.append([])
+        elif (inner := re.match(r"^│ ?(.*?)│?$", line)) and not inner[1].startswith(" " * 8):
+            sections[-1].append(inner[1].strip())
+    message = " ".join(sections[0]).rstrip(".: ")
+    for section in sections[1:]:
+        if section and section[0].startswith("Perhaps you meant"):
+            message += f"; perhaps you meant {section[1].split()[0]}"
+    return message[:1].lower() + message[1:]

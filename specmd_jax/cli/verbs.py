@@ -1,0 +1,44 @@
+"""The verbs, and the page that lists them."""
+
+from typing import NamedTuple
+
+
+class Verb(NamedTuple):
+    """Where a verb lives, and what it does in one line."""
+
+    module: str
+    flags: str  # the dataclass of its flags, whose method `run` does the work
+    summary: str
+
+
+def _verb(module: str, flags: str, summary: str) -> Verb:
+    return Verb(f"specmd_jax.cli.{module}", flags, summary)
+
+
+VERBS: dict[str, Verb] = {
+    "demo": _verb("demo", "Demo", "the paper's strategies side by side, on a synthetic trace"),
+    "import": _verb("import_", "Import", "turn any producer's routing trace into specmd.trace/1"),
+    "inspect": _verb("inspect_", "Inspect", "is it the policy or the working set?"),
+    "simulate": _verb("simulate", "Simulate", "replay a trace through one cache"),
+    "sweep": _verb("sweep", "Sweep", "replay traces through a grid of caches, into parquet"),
+    "list": _verb("list_", "List", "strategies, policies, models, hardware, formats"),
+    "bench": _verb("bench", "Bench", "how fast and how exact the simulator is on this machine"),
+}
+
+_HELP = """\
+usage: specmd VERB ...
+
+Expert caching for mixture-of-experts models: replay real routing traces through
+every published eviction, prefetch, miss and routing policy.
+
+verbs
+{verbs}
+
+specmd VERB --help shows the flags of a verb, specmd --version the version.
+"""
+
+
+def show_help() -> None:
+    """Prints the verbs."""
+    lines = [f"  {name:<10}{verb.summary}" for name, verb in VERBS.items()]
+    print(_HELP.format(verbs="\n".join(lines)), end="")

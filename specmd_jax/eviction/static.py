@@ -1,0 +1,20 @@
+"""Static placement: what is resident stays; once the cache is full nothing else is retained.
+
+Start it warm (`--start popular`) for the profiled placement of Fiddler and KTransformers; from
+cold it keeps whatever came first.
+
+Source: Fiddler (arXiv 2402.07033) and the placement strategies of kt-kernel.
+"""
+
+from jaxtyping import Array, Int
+
+from specmd_jax.eviction import fifo
+from specmd_jax.eviction.fifo import FifoState
+from specmd_jax.types import CacheState, Event
+
+
+def score(params: tuple, state: FifoState, cache: CacheState, event: Event) -> Int[Array, "L N"]:
+    return -state.inserted_at  # the newcomer ranks lowest, and bypass admission turns it away
+
+
+policy = fifo.policy._replace(score=score, admission="bypass", doc=__doc__)

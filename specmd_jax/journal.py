@@ -1,0 +1,82 @@
+"""Where a sweep's rows go: a journal while it runs, a parquet file when it is done."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from specmd_jax.errors import InputError
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Writes rows as parquet, a column for every key of any row, at once or not at all.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = pa.table({name: [row.get(name) for row in rows] for name in columns})
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        pq.write_table(table, partial, compression="zstd")
+        os.replace(partial, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class Journal:
+    """Finished rows, a line of JSON each, in a file that only grows.
+
+    The last line may be cut short by a kill: what does not parse is computed again.
+    """
+
+    def __init__(self, path: Path):
+        """Opens the journal, so that an output that cannot be written is known at once.
+
+        Raises:
+          InputError: it cannot.
+        """
+        self.path = path
+        try:
+            path.touch()
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """Returns the finished rows by key."""
+        found = {}
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+                found[entry["key"]] = entry["row"]
+            except (ValueError, KeyError, TypeError):
+                continue
+        return found
+
+    def append(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """Adds rows and sees them to the disk."""
+        lines = [json.dumps({"key": key, "row": row}) for key, row in rows.items()]
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("\n" + "\n".join(lines) + "\n")  # a line cut short must not swallow these
+            file.flush()
+            os.fsync(file.fileno())
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def journal_of(output: Path) -> Path:
+    """Returns where the finished rows of a sweep into `output` are kept meanwhile."""
+    return output.with_name(f"{output.name}.partial.jsonl")
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{path} cannot be written ({error.strerror or error}): give a file in a folder that exists"
+    )

@@ -1,0 +1,1 @@
+"""What results look like: tables for terminals, figures and pages."""

@@ -1,0 +1,172 @@
+"""Questions put to a trace: each a strategy, a capacity and, if times are wanted, a machine.
+
+`run` answers many at once: those that differ only in numbers share one compile and one vmap.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+
+from specmd_jax.batch import Config, Tally, run_batch
+from specmd_jax.errors import InputError
+from specmd_jax.hardware import HardwareProfile
+from specmd_jax.model_zoo import ModelSpec
+from specmd_jax.pricing import Price, price
+from specmd_jax.sizing import (
+    BASE_PRECISION,
+    Capacity,
+    Copies,
+    copies_of,
+    find_model,
+    free_device_bytes,
+    parse_capacity,
+)
+from specmd_jax.strategy import Strategy, StrategyParams
+from specmd_jax.traces import PAD, Trace
+
+STARTS = ("cold", "popular")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One configuration, in the user's terms."""
+
+    strategy: Strategy
+    params: StrategyParams
+    name: str = ""  # what the strategy is called in tables
+    capacity: str = "5%"
+    precisions: tuple[str, ...] = (BASE_PRECISION,)
+    start: str = "cold"  # "popular": the experts this trace demands most, as far as they fit
+    hardware: HardwareProfile | None = None  # None: counts only
+    context: int = 1024  # tokens in the KV cache beside those of the pass
+    overlap: bool = True  # residents compute while misses load
+
+
+class Answer(NamedTuple):
+    """What a configuration came to."""
+
+    setup: Setup
+    capacity: Capacity
+    copies: Copies
+    tally: Tally
+    tick_s: float | None
+
+
+class _Job(NamedTuple):
+    setup: Setup
+    capacity: Capacity
+    copies: Copies
+    price: Price | None
+
+
+def run(
+    trace: Trace,
+    setups: Sequence[Setup],
+    spec: ModelSpec | None = None,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> list[Answer]:
+    """Replays `trace` under each of `setups` and returns the answers in the same order.
+
+    Args:
+      spec: the model, for sizes and times; None: the zoo's, if the trace names one.
+      on_progress: called with the share of the work done.
+
+    Raises:
+      InputError: a setup does not fit the trace, or needs what is not known of it.
+    """
+    spec = spec or find_model(trace.provenance.model, trace.shape)
+    jobs = [_prepare(trace, setup, spec) for setup in setups]
+    groups: dict[tuple, list[int]] = {}
+    for place, job in enumerate(jobs):
+        groups.setdefault(_group_key(job), []).append(place)
+    answers: dict[int, Answer] = {}
+    for number, places in enumerate(groups.values()):
+
+        def progress(share: float, done: int = number) -> None:
+            on_progress((done + share) / len(groups))
+
+        members = [jobs[place] for place in places]
+        for place, job, tally in zip(
+            places, members, _run_group(trace, members, progress), strict=True
+        ):
+            tick = job.price.tick_s if job.price else None
+            answers[place] = Answer(job.setup, job.capacity, job.copies, tally, tick)
+    return [answers[place] for place in range(len(jobs))]
+
+
+def _prepare(trace: Trace, setup: Setup, spec: ModelSpec | None) -> _Job:
+    if setup.start not in STARTS:
+        raise InputError(f"start {setup.start!r} is unknown: choose from {list(STARTS)}")
+    copies = copies_of(trace.shape, setup.precisions, spec, trace.expert_bytes)
+    free = None
+    if setup.hardware is not None and spec is not None and setup.capacity == "auto":
+        free = free_device_bytes(setup.hardware, spec, setup.context)
+    capacity = parse_capacity(setup.capacity, copies, trace.shape, setup.strategy.scope, free)
+    cost = None
+    if setup.hardware is not None:
+        if spec is None:
+            raise InputError(
+                "times need a known model, and the trace names "
+                f"{trace.provenance.model or 'none'!r}: give --model"
+            )
+        cost = price(
+            trace, setup.hardware, spec, copies, context=setup.context, overlap=setup.overlap
+        )
+    return _Job(setup, capacity, copies, cost)
+
+
+def _group_key(job: _Job) -> tuple:
+    policies = job.setup.strategy
+    structure = policies._replace(
+        eviction=policies.eviction._replace(params=()),
+        prefetch=policies.prefetch._replace(params=()),
+        miss=policies.miss._replace(params=()),
+        routing=policies.routing._replace(params=()),
+    )
+    # A warm start depends on the capacity: each such job starts from its own cache.
+    warm = job.capacity.text if job.setup.start != "cold" else None
+    return structure, job.setup.precisions, job.price is None, warm
+
+
+def _run_group(trace: Trace, jobs: list[_Job], on_progress: Callable[[float], None]) -> list[Tally]:
+    first = jobs[0]
+    resident = None
+    if first.setup.start == "popular":
+        resident = most_popular(trace, first.capacity, first.copies)
+    configs = [
+        Config(job.setup.params, job.capacity.units, job.price.costs if job.price else None)
+        for job in jobs
+    ]
+    return run_batch(
+        trace,
+        first.setup.strategy,
+        configs,
+        first.copies.units,
+        resident=resident,
+        on_progress=on_progress,
+    )
+
+
+def most_popular(trace: Trace, capacity: Capacity, copies: Copies) -> Bool[np.ndarray, "L N"]:
+    """Returns the experts that the trace demands most, as many as fit each pool at tier 0.
+
+    It is the future that is counted: a bound on what profiling could place.
+    """
+    num_layers, num_experts, _ = trace.shape
+    layer = np.broadcast_to(np.arange(num_layers)[None, :, None], trace.experts.shape)
+    chosen = trace.experts != PAD
+    uses = np.bincount(
+        layer[chosen] * num_experts + trace.experts[chosen], minlength=num_layers * num_experts
+    )
+    resident = np.zeros(num_layers * num_experts, bool)
+    free = capacity.units.astype(np.int64).copy()
+    for place in np.argsort(-uses, kind="stable"):
+        pool = place // num_experts if len(free) > 1 else 0
+        size = copies.units[place // num_experts, 0]
+        if uses[place] and size <= free[pool]:
+            resident[place] = True
+            free[pool] -= size
+    return resident.reshape(num_layers, num_experts)

@@ -1,0 +1,141 @@
+"""Traces of other programs: one producer a module, recognised by what the file holds."""
+
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from specmd_jax.errors import InputError
+from specmd_jax.traces.importers import (
+    bigmoe,
+    cache_lab,
+    colibri,
+    esft,
+    grouped_nf4,
+    llama_cpp,
+    megatron,
+    npz,
+    nvmoe,
+    policylang,
+    sglang,
+    specmd,
+    swarm,
+    table,
+    vllm,
+)
+from specmd_jax.traces.importers._options import ImportOptions
+from specmd_jax.traces.trace import Trace
+
+__all__ = ["IMPORTERS", "ImportOptions", "Importer", "import_trace"]
+
+_PICKLE = "a Python pickle, which is never read: save arrays or JSON"
+_HEAD = 1 << 16  # bytes that recognition may look at
+
+
+@runtime_checkable
+class Importer(Protocol):
+    """What a module of this folder offers."""
+
+    @property
+    def NAME(self) -> str:
+        """What `ImportOptions.format` calls it."""
+        ...
+
+    @property
+    def DESCRIPTION(self) -> str:
+        """One line, for `specmd list formats`."""
+        ...
+
+    def detect(self, head: bytes, path: Path) -> bool:
+        """Whether the file is of this format; `head` is its beginning, b"" for a folder."""
+        ...
+
+    def load(self, path: Path, options: ImportOptions) -> Trace:
+        """Reads the file; raises `InputError` for whatever is wrong with it."""
+        ...
+
+
+# In this order: a format that says its name goes before one that is known by its looks.
+_MODULES: tuple[Importer, ...] = (
+    specmd,
+    npz,
+    bigmoe,
+    cache_lab,
+    policylang,
+    megatron,
+    swarm,
+    grouped_nf4,
+    nvmoe,
+    esft,
+    vllm,
+    sglang,
+    llama_cpp,
+    colibri,
+    table,
+)
+IMPORTERS: dict[str, Importer] = {module.NAME: module for module in _MODULES}
+
+
+def import_trace(path: str | Path, options: ImportOptions | None = None) -> Trace:
+    """Reads a trace of any known format, recognised by content.
+
+    Args:
+      path: a file, or a folder where the format is one.
+      options: what the file does not say; `options.format` names the format outright.
+
+    Raises:
+      InputError: the file cannot be read, is of no known format, or is damaged.
+    """
+    path, options = Path(path), options or ImportOptions()
+    try:
+        return _importer(path, options.format).load(path, options)
+    except InputError as error:
+        raise InputError(f"{path.name}: {_one_line(error)}") from error
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or _one_line(error)})"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    """The message without line breaks, and short even where it quotes the file."""
+    message = " ".join(str(error).split())
+    return message if len(message) <= 300 else f"{message[:297]}..."
+
+
+def _importer(path: Path, name: str | None) -> Importer:
+    head = _head(path)
+    if name is not None:
+        if name not in IMPORTERS:
+            raise InputError(f"no format {name!r}: choose one of {', '.join(IMPORTERS)}")
+        return IMPORTERS[name]
+    for importer in IMPORTERS.values():
+        if importer.detect(head, path):
+            return importer
+    raise InputError(_unknown(head, path))
+
+
+def _head(path: Path) -> bytes:
+    if path.is_dir():
+        return b""
+    with path.open("rb") as file:
+        return file.read(_HEAD)
+
+
+def _unknown(head: bytes, path: Path) -> str:
+    """Why nothing recognises the file, as near as its first bytes tell."""
+    if path.is_dir():
+        return "a folder without trace files of any known format: name the file itself"
+    if not head:
+        return "the file is empty: record at least one pass"
+    for start, reason in (
+        (b"\x1f\x8b", "gzip: unpack it first"),
+        (b"\xff\xfe", "UTF-16 text: convert it to UTF-8"),
+        (b"\xfe\xff", "UTF-16 text: convert it to UTF-8"),
+        *((bytes([0x80, protocol]), _PICKLE) for protocol in range(2, 6)),
+        (b"PK\x03\x04", "a zip archive of no known kind: give trace.npz or a recorder's .pt"),
+    ):
+        if head.startswith(start):
+            return reason
+    return (
+        f"no format of {len(IMPORTERS)} recognises it (it begins {head[:24]!r}): "
+        "name one, see `specmd list formats`"
+    )

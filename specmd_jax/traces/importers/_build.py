@@ -1,0 +1,256 @@
+"""Collects routing decisions in the order a file gives them, and makes a trace of them."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, compress, pairwise
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+from specmd_jax.errors import InputError
+from specmd_jax.traces.importers._finish import finish
+from specmd_jax.traces.importers._options import ImportOptions
+from specmd_jax.traces.trace import DECODE, PAD, PREFILL, Provenance, Trace
+
+
+class Choice(NamedTuple):
+    """What the router chose for one token at one layer."""
+
+    experts: list[int]
+    weights: list[float] | None = None
+    logits: list[float] | None = None  # of all experts
+
+
+@dataclass
+class _Row:
+    """One token under construction."""
+
+    request: Hashable
+    phase: int
+    run: tuple[bool, Hashable]  # tokens of one forward pass share it
+    choices: dict[int, Choice] = field(default_factory=dict)  # by layer, as the file numbers it
+
+
+class TraceBuilder:
+    """Takes decisions in any order of layers; tokens stand in the order of first mention."""
+
+    def __init__(self) -> None:
+        self._rows: dict[Hashable, _Row] = {}
+
+    def choose(
+        self,
+        token: Hashable,
+        layer: int,
+        choice: Choice,
+        *,
+        request: Hashable = 0,
+        phase: int = DECODE,
+        run: Hashable = None,
+    ) -> None:
+        """Records all that one token chose at one layer.
+
+        Args:
+          token: whatever tells this token from the others of the file.
+          run: shared by the tokens of one forward pass; None for a pass of its own.
+
+        Raises:
+          InputError: an id is negative, the token has a choice there already, or its phase changes.
+        """
+        if choice.experts and min(choice.experts) < 0:
+            raise InputError(f"expert id {min(choice.experts)} is negative: ids run from 0")
+        row = self._row(token, request, phase, run)
+        if layer in row.choices:
+            raise InputError(
+                f"token {token} is given layer {layer} twice: "
+                "was a part of the file copied in again?"
+            )
+        row.choices[layer] = choice
+
+    def choose_one(
+        self,
+        token: Hashable,
+        layer: int,
+        expert: int,
+        weight: float | None = None,
+        *,
+        request: Hashable = 0,
+        phase: int = DECODE,
+        run: Hashable = None,
+    ) -> None:
+        """Records one expert more of a token at a layer; arguments as for `choose`.
+
+        Raises:
+          InputError: the id is negative, only some experts have a weight, or the phase changes.
+        """
+        if expert < 0:
+            raise InputError(f"expert id {expert} is negative: ids run from 0")
+        row = self._row(token, request, phase, run)
+        new = Choice([], None if weight is None else [])
+        choice = row.choices.setdefault(layer, new)
+        if (choice.weights is None) != (weight is None):
+            raise InputError(f"token {token}, layer {layer} has a weight for some experts only")
+        choice.experts.append(expert)
+        if choice.weights is not None and weight is not None:
+            choice.weights.append(weight)
+
+    def build(
+        self,
+        options: ImportOptions,
+        provenance: Provenance,
+        *,
+        num_experts: int | None = None,
+        expert_bytes: Mapping[int, int] | None = None,
+        ragged: bool = False,
+        notes: Sequence[str] = (),
+    ) -> Trace:
+        """Makes the trace; layers are numbered from 0 in their own order.
+
+        Prompt tokens may lack the last layer, which some engines compute for the last of them
+        only: they are padded there. Nothing else may be missing.
+
+        Args:
+          num_experts: what the file says, if it does.
+          expert_bytes: size of an expert by layer, as the file numbers it.
+          ragged: whether tokens may choose different numbers of experts.
+
+        Raises:
+          InputError: there are no tokens, a layer is missing, or a choice differs in width.
+        """
+        rows = list(self._rows.values())
+        if not rows:
+            raise InputError("no routing decision was found: record at least one pass")
+        _check_widths(rows, ragged)
+        layers = sorted(set().union(*(row.choices for row in rows)))
+        notes = [*notes, *_layer_notes(layers), *self._pad_last_layer(layers)]
+        choices = [row.choices[layer] for row in rows for layer in layers]
+        widths = np.array([len(choice.experts) for choice in choices])
+        grid = (len(rows), len(layers))
+        requests: dict[Hashable, int] = {}
+        return finish(
+            _filled([c.experts for c in choices], widths, np.int64, PAD).reshape(*grid, -1),
+            step=_steps(rows),
+            request=np.array([requests.setdefault(r.request, len(requests)) for r in rows]),
+            phase=np.array([row.phase for row in rows], np.uint8),
+            weights=_weights(choices, widths, grid),
+            logits=_logits(choices, grid),
+            expert_bytes=_sizes(expert_bytes, layers),
+            options=options,
+            provenance=provenance,
+            num_experts=num_experts,
+            notes=notes,
+        )
+
+    def _row(self, token: Hashable, request: Hashable, phase: int, run: Hashable) -> _Row:
+        row = self._rows.get(token)
+        if row is None:
+            own = token if run is None else run
+            row = self._rows[token] = _Row(request, phase, (run is None, own))
+        if row.phase != phase:
+            raise InputError(f"token {token} is both prefill and decode: give it one phase")
+        return row
+
+    def _pad_last_layer(self, layers: Sequence[int]) -> list[str]:
+        """Fills in what an engine skips, refuses what a damaged file lacks."""
+        padded = 0
+        for token, row in self._rows.items():
+            missing = len(layers) - len(row.choices)
+            if missing == 1 and row.phase == PREFILL and layers[-1] not in row.choices:
+                some = next(iter(row.choices.values()))
+                zeros = None if some.logits is None else [0.0] * len(some.logits)
+                row.choices[layers[-1]] = Choice([], None, zeros)
+                padded += 1
+            elif missing:
+                absent = next(layer for layer in layers if layer not in row.choices)
+                raise InputError(
+                    f"token {token} has no experts at layer {absent}, which other "
+                    "tokens have: was the file cut off?"
+                )
+        if not padded:
+            return []
+        return [f"{padded} prompt tokens do not reach the last layer in the engine: padded there"]
+
+
+def _layer_notes(layers: Sequence[int]) -> list[str]:
+    if list(layers) == list(range(len(layers))):
+        return []
+    if list(layers) == list(range(layers[0], layers[-1] + 1)):
+        return [f"MoE layers 0..{len(layers) - 1} are model layers {layers[0]}..{layers[-1]}"]
+    shown = ", ".join(map(str, layers[:80]))
+    return [f"MoE layers 0..{len(layers) - 1} are model layers {shown}"]
+
+
+def _check_widths(rows: Sequence[_Row], ragged: bool) -> None:
+    found = {len(choice.experts) for row in rows for choice in row.choices.values()}
+    if len(found) > 1 and not ragged:
+        raise InputError(
+            f"tokens choose {min(found)} to {max(found)} experts a layer: this format has one "
+            "top-k, so lines are missing or cut off"
+        )
+
+
+def _filled(
+    lists: Sequence[list[int]] | Sequence[list[float]],
+    widths: Integer[np.ndarray, " C"],
+    dtype: type,
+    fill: int | float,
+) -> Integer[np.ndarray, "C K"] | Float[np.ndarray, "C K"]:
+    """Lists of the given widths as the rows of one array, the rest filled."""
+    table = np.full((len(widths), int(widths.max())), fill, dtype)
+    table[np.arange(table.shape[1]) < widths[:, None]] = np.fromiter(chain(*lists), dtype)
+    return table
+
+
+def _weights(
+    choices: Sequence[Choice], widths: Integer[np.ndarray, " C"], grid: tuple[int, int]
+) -> Float[np.ndarray, "T L K"] | None:
+    lists = _all_or_none([choice.weights for choice in choices if choice.experts], "weights")
+    if lists is None:
+        return None
+    if [len(weights) for weights in lists] != widths[widths > 0].tolist():
+        raise InputError("a choice has more or fewer weights than experts: give one each")
+    return _filled(lists, widths, np.float64, 0.0).reshape(*grid, -1)
+
+
+def _logits(choices: Sequence[Choice], grid: tuple[int, int]) -> Float[np.ndarray, "T L N"] | None:
+    lists = _all_or_none([choice.logits for choice in choices], "router scores")
+    if lists is None:
+        return None
+    lengths = {len(logits) for logits in lists}
+    if len(lengths) > 1 or 0 in lengths:
+        raise InputError(
+            f"router scores of {sorted(lengths)[:4]} experts in one file: "
+            "give all experts every time"
+        )
+    return np.array(lists, np.float64).reshape(*grid, -1)
+
+
+def _all_or_none(lists: Sequence[list[float] | None], what: str) -> list[list[float]] | None:
+    given = [values for values in lists if values is not None]
+    if not given:
+        return None
+    if len(given) < len(lists):
+        raise InputError(
+            f"{what} are given for {len(given)} of {len(lists)} choices: record all or none"
+        )
+    return given
+
+
+def _sizes(by_layer: Mapping[int, int] | None, layers: Sequence[int]) -> np.ndarray | None:
+    if not by_layer:
+        return None
+    missing = [layer for layer in layers if layer not in by_layer]
+    if missing:
+        raise InputError(f"the size of an expert is given for some layers, not for {missing[0]}")
+    return np.array([by_layer[layer] for layer in layers], np.int64)
+
+
+def _steps(rows: Sequence[_Row]) -> Integer[np.ndarray, " T"]:
+    """Numbers the forward passes; the tokens of one must stand together."""
+    begins = [True] + [before.run != row.run for before, row in pairwise(rows)]
+    seen = set()
+    for row in compress(rows, begins):
+        if row.run in seen:
+            raise InputError(f"pass {row.run[1]} begins again: the lines are out of order")
+        seen.add(row.run)
+    return np.cumsum(begins) - 1

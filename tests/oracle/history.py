@@ -1,0 +1,125 @@
+"""Eviction scores in float32, from what an expert did of late (section 3)."""
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from oracle.arithmetic import by_value, f32, fixed
+from oracle.data import Case, Change, Copy, Event
+from oracle.eviction import Eviction, Lfu
+
+if TYPE_CHECKING:
+    from oracle.cache import Cache
+
+
+class ScoreBased(Eviction):
+    """The sum of the last gate weights, of demanded experts whatever became of the demand."""
+
+    defaults: ClassVar[dict[str, Any]] = {"window": 16}
+
+    def __init__(self, case: Case, params: Mapping[str, Any]):
+        super().__init__(case, params)
+        self.weights = defaultdict(lambda: deque(maxlen=self.params["window"]))
+
+    def score(self, copy: Copy, now: Event, cache: "Cache") -> int:
+        return sum(self.weights[copy])
+
+    def served(self, change: Change, cache: "Cache") -> None:
+        for expert in range(self.num_experts):
+            self.weights[change.layer, expert].append(change.now.gate[expert])
+
+
+class Hobbit(Eviction):
+    """HOBBIT, equation 3: recency, uses, high-precision uses and nearness in one sum."""
+
+    defaults: ClassVar[dict[str, Any]] = {
+        "w_lru": 0.25,
+        "w_lfu": 0.25,
+        "w_lhu": 0.25,
+        "w_fld": 0.25,
+    }
+
+    def __init__(self, case: Case, params: Mapping[str, Any]):
+        super().__init__(case, params)
+        self.uses: Counter[Copy] = Counter()  # within the request
+        self.high_uses: Counter[Copy] = Counter()
+
+    def begin(self, now: Event) -> None:
+        if now.fresh:
+            self.uses.clear()
+            self.high_uses.clear()
+
+    def score(self, copy: Copy, now: Event, cache: "Cache") -> int:
+        weight = {name: f32(value) for name, value in self.params.items()}
+        passes = f32(now.step - now.request_start + 1)
+        last_pass = cache.last_used.get(copy, -1) // self.num_layers
+        recency = f32(max(last_pass - now.request_start + 1, 0))
+        distance = f32((now.layer - copy[0]) % self.num_layers) / f32(self.num_layers)
+        total = weight["w_lru"] * recency / passes
+        total += weight["w_lfu"] * f32(self.uses[copy]) / passes
+        total += weight["w_lhu"] * f32(self.high_uses[copy]) / passes
+        total += weight["w_fld"] * (f32(1) - distance)
+        return fixed(total, 20)
+
+    def served(self, change: Change, cache: "Cache") -> None:
+        for expert, tier in change.used.items():
+            self.uses[change.layer, expert] += 1
+            self.high_uses[change.layer, expert] += tier == 0
+
+
+class Linear(Eviction):
+    """A weighted sum of recency, uses, recent gate weights and nearness."""
+
+    defaults: ClassVar[dict[str, Any]] = {
+        "w_recency": 1.0,
+        "w_frequency": 0.0,
+        "w_gate": 0.0,
+        "w_nearness": 0.0,
+    }
+
+    def __init__(self, case: Case, params: Mapping[str, Any]):
+        super().__init__(case, params)
+        self.frequency = Lfu(case, {})
+        self.gates = ScoreBased(case, {"window": 16})
+
+    def score(self, copy: Copy, now: Event, cache: "Cache") -> int:
+        weight = {name: f32(value) for name, value in self.params.items()}
+        last_used = f32(cache.last_used.get(copy, -1) + 1)
+        uses = f32(self.frequency.score(copy, now, cache))
+        gate = f32(self.gates.score(copy, now, cache)) / f32(16 << 20)
+        distance = f32((copy[0] - now.layer) % self.num_layers) / f32(self.num_layers)
+        total = weight["w_recency"] * last_used / f32(now.index + 1)
+        total += weight["w_frequency"] * uses / f32(now.step + 1)
+        total += weight["w_gate"] * gate
+        total += weight["w_nearness"] * (f32(1) - distance)
+        return fixed(total, 20)
+
+    def served(self, change: Change, cache: "Cache") -> None:
+        self.frequency.served(change, cache)
+        self.gates.served(change, cache)
+
+
+class Mrs(Eviction):
+    """HybriMoE's minus-recent-score: a running mean of the highest router probabilities."""
+
+    defaults: ClassVar[dict[str, Any]] = {"alpha": 0.5, "top_p": 12}
+
+    def __init__(self, case: Case, params: Mapping[str, Any]):
+        super().__init__(case, params)
+        self.means: Counter[Copy] = Counter()
+
+    def score(self, copy: Copy, now: Event, cache: "Cache") -> int:
+        return self.means[copy]
+
+    def served(self, change: Change, cache: "Cache") -> None:
+        probs = change.now.probs
+        assert probs is not None, "mrs needs router probabilities"
+        kept = by_value(probs)[: self.params["top_p"]]
+        alpha = f32(self.params["alpha"])
+        for expert in range(self.num_experts):
+            copy = change.layer, expert
+            new = f32(probs[expert] if expert in kept else 0)
+            mean = f32(self.means[copy]) * (f32(1) - alpha) + alpha * new + f32(0.5)
+            self.means[copy] = int(np.floor(mean))
