@@ -88,4 +88,6 @@ def sum_before(values: Int[Array, " N"], priority: Real[Array, " N"]) -> Int[Arr
 
 def total(values: Int[Array, "..."] | Bool[Array, "..."]) -> Int[Array, ""]:
     """Returns the sum as int32; of a mask, how many."""
+    if values.dtype == bool:  # floats count exactly so far, and the CPU adds them faster
+        return jnp.sum(values.astype(jnp.float32)).astype(jnp.int32)
     return jnp.sum(values, dtype=jnp.int32)

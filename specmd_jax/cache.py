@@ -6,6 +6,7 @@ Both follow docs/semantics.md, section 2, step by step.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Int8, Real
 
@@ -194,11 +195,10 @@ def _force(
     """Forced admission: every load is retained, unless the event alone exceeds the pool."""
     del touched
     layer, loaded = event.layer, outcome.inserted
-    sizes = _sizes(row(setting.units, layer), tier)
     capacity = _of_pool(setting.capacity, layer)
     occupied, copies = _of_pool(cache.occupied, layer), _of_pool(cache.copies, layer)
     held, kept = _pinned_size(setting, cache, [(layer, pinned)], flight, layer)
-    wanted = total(jnp.where(loaded, sizes, 0))
+    wanted = _size(setting, layer, loaded, tier)
     fits = held + wanted <= capacity
     candidates = _unpinned(setting, cache, [(layer, pinned)], flight, layer)
     needed = jnp.where(fits, occupied + wanted - capacity, 0)
@@ -209,8 +209,27 @@ def _force(
         copies=jnp.where(fits, victims.copies, copies - kept),
         units=jnp.where(fits, victims.units, occupied - held),
     )
-    in_turn = jnp.cumsum(jnp.where(loaded, sizes, 0))
-    return victims, loaded & (fits | (in_turn <= capacity - held))
+    return victims, _first_that_fit(setting, layer, loaded, tier, capacity - held)
+
+
+def _first_that_fit(
+    setting: Setting,
+    layer: Int[Array, ""],
+    loaded: Bool[Array, " N"],
+    tier: Int8[Array, " N"],
+    room: Int[Array, ""],
+) -> Bool[Array, " N"]:
+    """Returns the longest prefix of the loads, by ascending expert, that fits in `room` units."""
+    expert = jnp.arange(loaded.shape[0])
+
+    def overfull(retained: Bool[Array, " N"]) -> Bool[Array, ""]:
+        return jnp.any(retained) & (_size(setting, layer, retained, tier) > room)
+
+    def without_last(retained: Bool[Array, " N"]) -> Bool[Array, " N"]:
+        return retained & (expert < jnp.max(jnp.where(retained, expert, 0)))
+
+    # A loop, not a cumulative sum: it runs only where something is streamed, which is rare.
+    return jax.lax.while_loop(overfull, without_last, loaded)
 
 
 def _bypass(
@@ -226,8 +245,7 @@ def _bypass(
 ) -> tuple[Victims, Bool[Array, " N"]]:
     """Bypass admission: loads are ranked among the copies, as if they were already there."""
     layer, loaded = event.layer, outcome.inserted
-    sizes = _sizes(row(setting.units, layer), tier)
-    wanted = total(jnp.where(loaded, sizes, 0))
+    wanted = _size(setting, layer, loaded, tier)
     nobody = no_victims(cache.tier.shape)
     crowded = _replace_copies(setting, touched, layer, nobody, loaded, tier)
     crowded_state = setting.strategy.eviction.update(
@@ -241,7 +259,7 @@ def _bypass(
     left = gone._replace(
         chosen=with_row(gone.chosen, layer, row(gone.chosen, layer) & ~loaded),
         copies=gone.copies - total(declined),
-        units=gone.units - total(jnp.where(declined, sizes, 0)),
+        units=gone.units - _size(setting, layer, declined, tier),
     )
     return left, loaded & ~declined
 
@@ -422,8 +440,7 @@ def _pinned_size(
         mask = (mask | _flying(flight, pinned_layer, tier)) & (tier != ABSENT)
         if setting.strategy.scope == "layer":
             mask = mask & (pinned_layer == layer)
-        sizes = _sizes(row(setting.units, pinned_layer), tier)
-        held = held + total(jnp.where(mask, sizes, 0))
+        held = held + _size(setting, pinned_layer, mask, tier)
         kept = kept + total(mask)
         if flight is not None:
             elsewhere = elsewhere & (flight.layer != pinned_layer)
@@ -445,8 +462,7 @@ def _replace_copies(
 ) -> CacheState:
     """Returns `cache` after the victims left and `inserted` came to `layer` at `tier`."""
     remaining = jnp.where(victims.chosen, jnp.int8(ABSENT), cache.tier)
-    sizes = _sizes(row(setting.units, layer), tier)
-    occupied = total(jnp.where(inserted, sizes, 0)) - victims.units
+    occupied = _size(setting, layer, inserted, tier) - victims.units
     copies = total(inserted) - victims.copies
     return cache._replace(
         tier=with_row(remaining, layer, jnp.where(inserted, tier, row(remaining, layer))),
@@ -465,11 +481,21 @@ def _flying(
     return (flight.layer == layer) & (jnp.arange(tier.shape[0]) == flight.expert)
 
 
-def _sizes(units: Int[Array, "*R Q"], tier: Int8[Array, "*R N"]) -> Int[Array, "*R N"]:
+def _size(
+    setting: Setting, layer: Int[Array, ""], mask: Bool[Array, " N"], tier: Int8[Array, " N"]
+) -> Int[Array, ""]:
+    """Returns the units that the experts in `mask` take at their tiers."""
+    sizes = row(setting.units, layer)
+    if sizes.shape[0] == 1:
+        return total(mask) * sizes[0]
+    return total(jnp.where(mask, sizes[jnp.maximum(tier, 0)], 0))
+
+
+def _sizes(units: Int[Array, "L Q"], tier: Int8[Array, "L N"]) -> Int[Array, "L N"]:
     """Returns the units of each copy; those of tier 0 where there is none."""
-    if units.shape[-1] == 1:
+    if units.shape[1] == 1:
         return jnp.broadcast_to(units, tier.shape)
-    return jnp.take_along_axis(units, jnp.maximum(tier, 0).astype(jnp.int32), axis=-1)
+    return jnp.take_along_axis(units, jnp.maximum(tier, 0).astype(jnp.int32), axis=1)
 
 
 def _of_pool(values: Int[Array, " W"], layer: Int[Array, ""]) -> Int[Array, ""]:

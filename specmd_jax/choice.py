@@ -30,7 +30,7 @@ from specmd_jax.traces.events import check_recorded
 from specmd_jax.types import ModelShape
 from specmd_jax.units import parse_rate
 
-_UNSAID = ("none", "fetch", "standard", None)  # names of strategies leave out the defaults
+_UNSAID = ("none", "fetch", "standard")  # the defaults, which labels leave out
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 

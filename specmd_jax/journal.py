@@ -19,7 +19,7 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
       InputError: the file cannot be written.
     """
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    table = pa.table({name: [row.get(name) for row in rows] for name in columns})
+    table = pa.table({name: _column([row.get(name) for row in rows]) for name in columns})
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         pq.write_table(table, partial, compression="zstd")
@@ -28,6 +28,12 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         raise _unwritable(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """Returns a column of the type that its values have; a ratio that no row has is a number too."""
+    column = pa.array(values)
+    return column.cast(pa.float64()) if pa.types.is_null(column.type) else column
 
 
 class Journal:

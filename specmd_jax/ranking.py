@@ -27,18 +27,12 @@ def no_victims(shape: tuple[int, int]) -> Victims:
 
 
 class _Search(NamedTuple):
-    lowest: Float[Array, " R"]  # lowest score left in each row
-    oldest: Float[Array, " R"]  # of those, the lowest stamp (last use, expert)
-    bound: "_Rank"  # of the latest victim
-    copies: Int[Array, ""]
+    """The candidates not chosen yet, each layer's row by its lowest: victims are below it."""
+
+    lowest: Float[Array, " R"] | None  # score
+    oldest: Float[Array, " R"]  # stamp (last use, expert), infinite when the row is empty
+    copies: Int[Array, ""]  # chosen so far
     units: Int[Array, ""]
-
-
-class _Rank(NamedTuple):
-    score: Float[Array, ""]
-    last_used: Int[Array, ""]
-    row: Int[Array, ""]
-    expert: Int[Array, ""]
 
 
 def orderable(values: Int[Array, "..."]) -> Float[Array, "..."]:
@@ -72,27 +66,16 @@ def lowest(
       needed: units to free; if all candidates together have less, all are chosen.
       tier, units: a candidate's size is `units[row, tier]`.
     """
+    num_experts = last_used.shape[1]
+    stamp = orderable(last_used * num_experts + jnp.arange(num_experts, dtype=jnp.int32))
     broken = jnp.bool_(False)
-    if score is None:
-        score = jnp.zeros(last_used.shape, jnp.float32)
-        lowest_scores = jnp.zeros(last_used.shape[0], jnp.float32)
-    else:
+    if score is not None:
         if jnp.issubdtype(score.dtype, jnp.integer):
             score = orderable(score)
         else:
             broken = jnp.any(candidates & jnp.isnan(score))
-        lowest_scores = jnp.min(jnp.where(candidates, score, LARGEST), axis=1)
-    num_experts = last_used.shape[1]
-    expert = jnp.arange(num_experts, dtype=jnp.int32)
-    stamp = orderable(last_used * num_experts + expert)
-    tied = candidates & (score == lowest_scores[:, None])
-    start = _Search(
-        lowest_scores,
-        jnp.min(jnp.where(tied, stamp, LARGEST), axis=1),
-        _Rank(jnp.float32(-LARGEST), jnp.int32(-2), jnp.int32(-1), jnp.int32(-1)),
-        jnp.int32(0),
-        jnp.int32(0),
-    )
+    none = jnp.int32(0)
+    start = _Search(*_first(score, stamp, candidates), none, none)
 
     def goes_on(search: _Search) -> Bool[Array, ""]:
         return (search.units < needed) & jnp.any(search.oldest < LARGEST)
@@ -101,13 +84,30 @@ def lowest(
         return _take_one(search, score, stamp, candidates, tier, units)
 
     end = jax.lax.while_loop(goes_on, take_one, start)
-    chosen = candidates & _up_to(end.bound, score, last_used, stamp)
-    return Victims(chosen, end.copies, end.units, broken)
+    below = stamp < end.oldest[:, None]
+    if score is not None:
+        assert end.lowest is not None
+        bound = end.lowest[:, None]
+        below = (score < bound) | ((score == bound) & below)
+    return Victims(candidates & below, end.copies, end.units, broken)
+
+
+def _first(
+    score: Float[Array, "*R N"] | None,
+    stamp: Float[Array, "*R N"],
+    candidates: Bool[Array, "*R N"],
+) -> tuple[Float[Array, "*R"] | None, Float[Array, "*R"]]:
+    """Returns score and stamp of the first candidate in rank of each row."""
+    if score is None:
+        return None, jnp.min(jnp.where(candidates, stamp, LARGEST), axis=-1)
+    lowest = jnp.min(jnp.where(candidates, score, LARGEST), axis=-1)
+    tied = candidates & (score == lowest[..., None])
+    return lowest, jnp.min(jnp.where(tied, stamp, LARGEST), axis=-1)
 
 
 def _take_one(
     search: _Search,
-    score: Float[Array, "R N"],
+    score: Float[Array, "R N"] | None,
     stamp: Float[Array, "R N"],
     candidates: Bool[Array, "R N"],
     tier: Int8[Array, "R N"],
@@ -116,42 +116,26 @@ def _take_one(
     num_rows, num_experts = stamp.shape
     rows = jnp.arange(num_rows, dtype=jnp.int32)
     some = search.oldest < LARGEST
-    stamps = jnp.where(some, _integer(search.oldest), 0)
-    worst = jnp.min(jnp.where(some, search.lowest, LARGEST))
-    at_worst = some & (search.lowest == worst)
-    event = jnp.where(at_worst, jnp.floor_divide(stamps, num_experts), _never())
-    last_used = jnp.min(event)
-    row = jnp.min(jnp.where(event == last_used, rows, num_rows - 1))
+    if search.lowest is not None:
+        worst = jnp.min(jnp.where(some, search.lowest, LARGEST))
+        some = some & (search.lowest == worst)
+    event = jnp.floor_divide(_integer(search.oldest), num_experts)
+    event = jnp.where(some, event, jnp.iinfo(jnp.int32).max)
+    row = jnp.min(jnp.where(event == jnp.min(event), rows, num_rows - 1))
     oldest = search.oldest[row]
-    expert = _integer(oldest) - last_used * num_experts
 
-    beyond = (score[row] > worst) | ((score[row] == worst) & (stamp[row] > oldest))
-    left = candidates[row] & beyond
-    next_score = jnp.min(jnp.where(left, score[row], LARGEST))
-    tied = left & (score[row] == next_score)
-    next_stamp = jnp.min(jnp.where(tied, stamp[row], LARGEST))
+    left, own_score = candidates[row] & (stamp[row] > oldest), None
+    if score is not None:
+        own_score, beyond = score[row], stamp[row] > oldest
+        beyond = (own_score > worst) | ((own_score == worst) & beyond)
+        left = candidates[row] & beyond
+    next_score, next_stamp = _first(own_score, stamp[row], left)
+    size = units[row, 0]
+    if units.shape[1] > 1:
+        size = units[row, tier[row, _integer(oldest) % num_experts]]
     return _Search(
-        jnp.where(rows == row, next_score, search.lowest),
+        None if next_score is None else jnp.where(rows == row, next_score, search.lowest),
         jnp.where(rows == row, next_stamp, search.oldest),
-        _Rank(worst, last_used, row, expert),
         search.copies + 1,
-        search.units + units[row, tier[row, expert]],
+        search.units + size,
     )
-
-
-def _never() -> Int[Array, ""]:
-    return jnp.int32(jnp.iinfo(jnp.int32).max)
-
-
-def _up_to(
-    bound: _Rank,
-    score: Float[Array, "R N"],
-    last_used: Int[Array, "R N"],
-    stamp: Float[Array, "R N"],
-) -> Bool[Array, "R N"]:
-    num_rows, num_experts = last_used.shape
-    row = jnp.arange(num_rows, dtype=jnp.int32)[:, None]
-    own = orderable(bound.last_used * num_experts + bound.expert)
-    earlier_row = (row < bound.row) | ((row == bound.row) & (stamp <= own))
-    older = (last_used < bound.last_used) | ((last_used == bound.last_used) & earlier_row)
-    return (score < bound.score) | ((score == bound.score) & older)

@@ -117,8 +117,9 @@ def run_jobs(
 
         trace = chunk[0].source.trace
         answers = run(trace, [job.setup for job in chunk], spec, progress)
+        about = about_trace(chunk[0].source)
         fresh = {
-            job.key: {"trace": job.source.name} | flat_row(summarise_answer(trace, answer), answer)
+            job.key: about | flat_row(summarise_answer(trace, answer), answer.setup)
             for job, answer in zip(chunk, answers, strict=True)
         }
         journal.append(fresh)
@@ -127,12 +128,24 @@ def run_jobs(
     return [rows[job.key] for job in jobs]
 
 
-def flat_row(summary: Mapping[str, Any], answer: Any) -> dict[str, Any]:
+def about_trace(source: Source) -> dict[str, Any]:
+    """Returns which part of which trace a row is about."""
+    trace = source.trace
+    return {
+        "trace": source.name,
+        "requests": len(np.unique(trace.request)),
+        "passes": trace.num_passes,
+        "tokens": trace.num_tokens,
+        "notes": "; ".join(trace.provenance.notes),
+    }
+
+
+def flat_row(summary: Mapping[str, Any], setup: Setup) -> dict[str, Any]:
     """Returns a summary and the setup it belongs to as scalars: a row of the table."""
-    described = describe(answer.setup)
+    described = describe(setup)
     percentiles = summary["stall_percentiles_s"] or {}
     scalars = {k: v for k, v in summary.items() if not isinstance(v, list | dict)}
-    del scalars["stall_percentiles_s"]
+    scalars.pop("stall_percentiles_s", None)
     return {
         **scalars,
         **{f"stall_{name}_s": value for name, value in percentiles.items()},

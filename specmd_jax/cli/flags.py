@@ -21,11 +21,9 @@ def option(metavar: str, default: str = "") -> object:
     return arg(metavar=metavar, help_behavior_hint=hint)
 
 
-Text = Annotated[str | None, option("TEXT")]
-
 
 @dataclass(frozen=True, kw_only=True)
-class Cut:
+class Slicing:
     """Which part of the trace, and how its tokens form passes; applied in this order."""
 
     requests: Annotated[str | None, option("A:B")] = None
@@ -84,7 +82,7 @@ def load_model(name: str | None) -> "ModelSpec | None":
     return from_config(Path(name)) if Path(name).exists() else get_model(name)
 
 
-def load_trace(path: Path, model: "ModelSpec | None", cut: Cut) -> "Trace":
+def load_trace(path: Path, model: "ModelSpec | None", slicing: Slicing) -> "Trace":
     """Returns the part of a trace that is asked for; the file may be of any known format.
 
     Raises:
@@ -96,4 +94,4 @@ def load_trace(path: Path, model: "ModelSpec | None", cut: Cut) -> "Trace":
     trace = import_trace(path, ImportOptions(model=model.hf_id if model else ""))
     if model is not None:
         check_model(trace.shape, model)
-    return cut.apply(trace)
+    return slicing.apply(trace)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from specmd_jax.cli.flags import Cut, Json, option
+from specmd_jax.cli.flags import Json, Slicing, option
 from specmd_jax.cli.output import print_json, stdout
 from specmd_jax.errors import InputError
 
@@ -30,21 +30,29 @@ class Import:
     """Experts a token, for formats that only list ids."""
     model: Annotated[str | None, option("M")] = None
     """The model that was recorded: a name of `specmd list models`, or any other."""
-    cut: Cut = Cut()
+    slicing: Slicing = Slicing()
     json: Json = False
     """Print one JSON object."""
 
     def run(self) -> None:
-        from specmd_jax.report.trace_lines import show_trace
+        from specmd_jax.report.tables import describe_trace, show_trace
         from specmd_jax.traces import ImportOptions, concatenate, import_trace, write_trace
 
         if not self.sources:
             raise InputError("no source is given: name at least one trace to import")
         options = ImportOptions(self.format, self.num_experts, self.top_k, self._model())
         traces = [import_trace(path, options) for path in self.sources]
-        trace = self.cut.apply(traces[0] if len(traces) == 1 else concatenate(traces))
+        trace = self.slicing.apply(traces[0] if len(traces) == 1 else concatenate(traces))
         write_trace(trace, self.output)
+        record = {"output": str(self.output)} | describe_trace(trace)
         if self.json:
-            print_json(_record(trace, self.output))
+            print_json(record)
         else:
-            show_trace(trace, self.output, stdout())
+            show_trace(record, stdout())
+
+    def _model(self) -> str:
+        """Returns the model's full name where it is a known one."""
+        from specmd_jax.model_zoo import MODELS
+
+        spec = MODELS.get((self.model or "").lower())
+        return spec.hf_id if spec else self.model or ""

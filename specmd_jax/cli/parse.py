@@ -13,6 +13,7 @@ from specmd_jax.errors import InputError
 Flags = TypeVar("Flags")
 
 REPEATABLE = ("--param",)
+_NO_TYPE = re.compile(r"no type matching \{None\}\|(\w+) could be instantiated from \[(.*?)\].*")
 _RULE = re.compile(r"^[│\s]*─{4,}[│\s]*$")
 
 
@@ -58,7 +59,7 @@ def _one_line(box: str) -> str:
             sections.append([])
         elif (inner := re.match(r"^│ ?(.*?)│?$", line)) and not inner[1].startswith(" " * 8):
             sections[-1].append(inner[1].strip())
-    message = " ".join(sections[0]).rstrip(".: ")
+    message = _NO_TYPE.sub(r"\2 is no \1", " ".join(sections[0])).rstrip(".: ")
     for section in sections[1:]:
         if section and section[0].startswith("Perhaps you meant"):
             message += f"; perhaps you meant {section[1].split()[0]}"

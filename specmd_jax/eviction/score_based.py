@@ -21,12 +21,12 @@ class ScoreBasedParams(NamedTuple):
 
 
 class ScoreBasedState(NamedTuple):
-    recent: Int[Array, "H L N"]  # gate weights of the last H = MAX_WINDOW passes, a ring
+    recent: Int[Array, "L H N"]  # gate weights of the last H = MAX_WINDOW passes, a ring
     summed: Int[Array, "L N"]  # over the window: the mean, times a constant
 
 
 def init(params: ScoreBasedParams, shape: ModelShape) -> ScoreBasedState:
-    size = (MAX_WINDOW, shape.num_layers, shape.num_experts)
+    size = (shape.num_layers, MAX_WINDOW, shape.num_experts)
     return ScoreBasedState(jnp.zeros(size, jnp.int32), zeros(shape))
 
 
@@ -46,12 +46,11 @@ def update(
     if not outcome.demand:
         return state
     newest, oldest = event.step % MAX_WINDOW, (event.step - params.window) % MAX_WINDOW
-    leaving = lax.dynamic_slice(
-        state.recent, (oldest, event.layer, 0), (1, 1, state.recent.shape[2])
-    )
+    size = (1, 1, state.recent.shape[2])
+    leaving = lax.dynamic_slice(state.recent, (event.layer, oldest, 0), size)
     summed = row(state.summed, event.layer) + event.gate - leaving[0, 0]
     return ScoreBasedState(
-        lax.dynamic_update_slice(state.recent, event.gate[None, None], (newest, event.layer, 0)),
+        lax.dynamic_update_slice(state.recent, event.gate[None, None], (event.layer, newest, 0)),
         with_row(state.summed, event.layer, summed),
     )
 

@@ -1,0 +1,145 @@
+"""Hits and collision misses by eviction policy: the paper's Figures 4, 5 and 8 on recorded traces.
+
+    python experiments/collisions.py run     # 6 minutes on two cores
+    python experiments/collisions.py draw    # seconds; reads what `run` wrote
+
+Writes collisions.parquet, collisions.png (with prefetch, int4 copies: the paper's setting),
+collisions_demand.png (no prefetch, bf16 copies), collisions_by_layer.png and collisions.md.
+
+A capacity is a share of the bytes that all routed experts take at bf16. The paper's residents are
+int4 copies, so 5 % of the bytes are 20 % of the experts; both readings are replayed.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+from recordings import RECORDED, RESULTS, Rows, load, read_table, write_table
+from rich.console import Console
+
+from specmd_jax.metrics import SIMULATED, count_summary
+from specmd_jax.prefetch.noisy_oracle import NoisyOracleParams
+from specmd_jax.sizing import copies_of, find_model, parse_capacity
+from specmd_jax.strategy import Strategy, make_strategy
+from specmd_jax.study import Answer, Setup, run
+from specmd_jax.traces import Trace
+
+SHARES = ("1%", "5%", "25%")
+PRECISIONS = ("bf16", "int4")
+RECALL = 0.9
+ORACLE, PREVIOUS, NOTHING = "oracle 0.9", "previous", "none"
+
+# From no idea at all to perfect knowledge; the last word of a name tells variants apart.
+POLICIES: dict[str, Strategy] = {
+    "random": make_strategy("random"),
+    "lru": make_strategy("lru"),
+    "lru, gate only": make_strategy("lru", touch_on_prefetch_insert=False),
+    "lfu": make_strategy("lfu"),
+    "lfru": make_strategy("lfru"),
+    "sieve": make_strategy("sieve"),
+    "s3-fifo": make_strategy("s3-fifo"),
+    "score-based": make_strategy("score-based"),
+    "fld": make_strategy("fld"),
+    "fld-cyclic": make_strategy("fld-cyclic"),
+    "least-stale R1": make_strategy("least-stale-fifo"),
+    "least-stale R2": make_strategy("least-stale-lru"),
+    "least-stale R3": make_strategy("least-stale"),
+    "belady": make_strategy("belady"),
+}
+PAPER_MODEL = "OLMoE-1B-7B"  # the one of the recorded models that the paper measured
+KEPT = (
+    "accesses", "hits", "misses", "hit_rate", "collisions", "collisions_per_miss",
+    "collisions_per_access", "compulsory", "loads", "evictions", "prefetched",
+    "prefetch_precision", "misses_by_layer", "collisions_by_layer",
+)  # fmt: skip
+
+
+def replay_all(
+    traces: dict[str, Trace], policies: Sequence[str] = tuple(POLICIES), console: Console | None = None
+) -> Rows:
+    """Returns one row for each model, policy, prefetcher, precision and capacity."""
+    rows: Rows = []
+    for model, trace in traces.items():
+        for policy in policies:
+            if console:
+                console.log(f"{model}: {policy}")
+            rows += _with_oracle(model, trace, policy)
+            if model == PAPER_MODEL:
+                rows += _with_previous(model, trace, policy)
+    return rows
+
+
+def _with_oracle(model: str, trace: Trace, policy: str) -> Rows:
+    """Replays with a predictor of recall 0.9 and, as recall 0 names nothing, without any."""
+    strategy = POLICIES[policy]._replace(prefetch=make_strategy(prefetch="noisy-oracle").prefetch)
+    plan = {}
+    for prefetch, recall in ((NOTHING, 0.0), (ORACLE, RECALL)):
+        params = strategy.params._replace(prefetch=NoisyOracleParams(recall=recall))
+        for cell, slots in slots_of(trace).items():
+            plan[prefetch, *cell] = Setup(strategy, params, policy, capacity=slots)
+    return _rows(model, trace, plan)
+
+
+def _with_previous(model: str, trace: Trace, policy: str) -> Rows:
+    strategy = POLICIES[policy]._replace(prefetch=make_strategy(prefetch="previous").prefetch)
+    plan = {
+        (PREVIOUS, *cell): Setup(strategy, strategy.params, policy, capacity=slots)
+        for cell, slots in slots_of(trace).items()
+    }
+    return _rows(model, trace, plan)
+
+
+def slots_of(trace: Trace) -> dict[tuple[str, str], str]:
+    """Returns the slots of each (precision, share): all copies are of one size, so slots do."""
+    spec = find_model(trace.provenance.model, trace.shape)
+    cells = {}
+    for precision in PRECISIONS:
+        copies = copies_of(trace.shape, (precision,), spec)
+        for share in SHARES:
+            cells[precision, share] = str(parse_capacity(share, copies, trace.shape, "global").slots)
+    return cells
+
+
+def _rows(model: str, trace: Trace, plan: dict[tuple[str, str, str], Setup]) -> Rows:
+    answers = run(trace, list(plan.values()))
+    return [
+        _row(model, trace, cell, answer) for cell, answer in zip(plan, answers, strict=True)
+    ]
+
+
+def _row(model: str, trace: Trace, cell: tuple[str, str, str], answer: Answer) -> dict:
+    prefetch, precision, share = cell
+    counts = count_summary(answer)
+    spec = find_model(trace.provenance.model, trace.shape)
+    slots = answer.capacity.slots
+    return {
+        "model": model,
+        "policy": answer.setup.name,
+        "prefetch": prefetch,
+        "copies": precision,
+        "share": share,
+        "slots": slots,
+        "all_experts": trace.shape.num_layers * trace.num_experts,
+        "cycles": slots / (trace.shape.num_layers * trace.shape.top_k),
+        "passes": trace.num_passes,
+        "label": SIMULATED,
+        "bytes_loaded": counts["loads"] * spec.expert_bytes(precision) if spec else None,
+        **{name: counts[name] for name in KEPT},
+    }
+
+
+def run_experiment(traces: Path = RECORDED, passes: int = 600, results: Path = RESULTS) -> None:
+    """Replay the traces in the folder `traces`, `passes` passes of each, and keep the counts."""
+    console = Console(stderr=True)
+    write_table(replay_all(load(traces, passes), console=console), results / "collisions.parquet")
+
+
+def draw(results: Path = RESULTS) -> None:
+    """Draw the pictures and write the page from what `run` kept."""
+    from collisions_report import draw_all  # matplotlib is slow to load
+
+    draw_all(read_table(results / "collisions.parquet"), results)
+
+
+if __name__ == "__main__":
+    tyro.extras.subcommand_cli_from_dict({"run": run_experiment, "draw": draw})

@@ -1,0 +1,37 @@
+"""`specmd inspect`: what a trace is like, before any policy is chosen."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from specmd_jax.cli.flags import Json, Slicing, load_model, load_trace, option
+from specmd_jax.cli.jit_cache import enable_compilation_cache
+from specmd_jax.cli.output import print_json, progress, stdout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect:
+    """Measure a trace's skew, locality and working set: is it the policy or the working set?"""
+
+    trace: Annotated[Positional[Path], arg(metavar="T")]
+    """A trace of any known format."""
+    slicing: Slicing = Slicing()
+    model: Annotated[str | None, option("M")] = None
+    """The model, if the trace does not say: a name, a Hugging Face id or a config.json."""
+    json: Json = False
+    """Print one JSON object."""
+
+    def run(self) -> None:
+        from specmd_jax.report.inspection import inspect_trace, show_inspection
+
+        spec = load_model(self.model)
+        trace = load_trace(self.trace, spec, self.slicing)
+        enable_compilation_cache()
+        with progress(f"inspecting {self.trace.name}") as on_progress:
+            inspection = inspect_trace(trace, spec, on_progress=on_progress)
+        if self.json:
+            print_json({"trace": str(self.trace)} | inspection)
+        else:
+            show_inspection(inspection, stdout())

@@ -1,0 +1,67 @@
+"""What all pictures share: the style, a palette that colour-blind readers can tell apart, saving.
+
+Colours are those of Okabe and Ito (2008). A policy has one colour in every picture; what a
+picture does not single out is grey.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context, rc_params_from_file
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+STYLE = Path(__file__).with_name("specmd.mplstyle")
+
+BLACK, GREY, PALE = "#222222", "#8c8c8c", "#cfcfcf"
+ORANGE, SKY, GREEN, YELLOW = "#e69f00", "#56b4e9", "#009e73", "#f0e442"
+BLUE, VERMILION, PURPLE = "#0072b2", "#d55e00", "#cc79a7"
+
+POLICY_COLOURS = {
+    "lru": BLUE,
+    "lru per layer": SKY,
+    "lfu": ORANGE,
+    "least-stale": VERMILION,
+    "score-based": PURPLE,
+    "fld-cyclic": GREEN,
+    "belady": BLACK,
+}
+
+
+def panels(
+    rows: int, columns: int, size: tuple[float, float], **options: Any
+) -> tuple[Figure, list[list[Axes]]]:
+    """Returns a figure of `size` inches in the house style, and its axes row by row."""
+    with rc_context(rc_params_from_file(STYLE, use_default_template=False)):
+        figure = Figure(figsize=size)
+        axes = figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, [list(row) for row in np.asarray(axes)]
+
+
+def save_picture(figure: Figure, path: Path) -> None:
+    """Writes the figure as PNG, whole or not at all."""
+    half = path.with_name(f".{path.name}.part")
+    with rc_context(rc_params_from_file(STYLE, use_default_template=False)):
+        figure.savefig(half, format="png", metadata={"Software": None})
+    os.replace(half, path)
+
+
+def spread(positions: Sequence[float], least: float) -> list[float]:
+    """Returns `positions` moved as little as needed to lie `least` apart, in their old order.
+
+    Labels at the ends of lines are placed with it.
+    """
+    order = np.argsort(positions, kind="stable")
+    wanted = np.asarray(positions, float)[order] - least * np.arange(len(positions))
+    blocks: list[list[float]] = []  # each the places of labels that touch: they share a mean
+    for value in wanted:
+        blocks.append([float(value)])
+        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    level = np.concatenate([np.full(len(block), np.mean(block)) for block in blocks])
+    placed = np.empty(len(positions))
+    placed[order] = level + least * np.arange(len(positions))
+    return placed.tolist()

@@ -1,0 +1,151 @@
+"""The result of one simulation on a terminal: what was run, counts, ratios, times, warnings."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from specmd_jax.report.quantities import UNKNOWN, count, nbytes, percent, seconds
+
+Lines = list[tuple[str, str]]
+ABREAST = 3  # blocks of figures, which fit 80 columns
+
+
+def show_summary(summary: Mapping[str, Any], console: Console) -> None:
+    """Prints what `specmd simulate --json` would hold, but for the layers one by one."""
+    console.print()
+    console.print(_title(summary))
+    for line in _facts(summary):
+        console.print(Text(f"  {line}", style="dim"))
+    console.print()
+    blocks = [_block("Demand", _demand(summary)), _block("Traffic", _traffic(summary))]
+    if summary["prefetch"] != "none":
+        blocks.append(_block("Prefetch", _prefetch(summary)))
+    if summary["hardware"] is not None:
+        blocks.append(_block(f"Time on {summary['hardware']}", _times(summary)))
+    if "belady_misses" in summary:
+        blocks.append(_block("Beside the optimum", _optimum(summary)))
+    for start in range(0, len(blocks), ABREAST):
+        line = Table.grid(padding=(0, 4))
+        line.add_row(*blocks[start : start + ABREAST])
+        console.print(Padding(line, (0, 2, 1, 2)))
+    show_warnings(summary["warnings"], console)
+
+
+def show_warnings(warnings: list[str], console: Console) -> None:
+    """Prints each warning as a paragraph of its own, last of all."""
+    for warning in warnings:
+        line = Table.grid(padding=(0, 1))
+        line.add_row(Text(" !", style="bold yellow"), Text(warning, style="yellow"))
+        console.print(line)
+    console.print()
+
+
+def labels(summary: Mapping[str, Any]) -> Text:
+    """Returns what a result must never be quoted without."""
+    text = Text(summary["label"], style="bold black on cyan")
+    if summary["open_loop"]:
+        text += Text("  ") + Text("OPEN-LOOP", style="bold black on yellow")
+    return text
+
+
+def _title(summary: Mapping[str, Any]) -> Text:
+    return Text("  ") + Text(summary["strategy"], style="bold") + Text("   ") + labels(summary)
+
+
+def _facts(summary: Mapping[str, Any]) -> list[str]:
+    layers, experts, top_k = summary["shape"]
+    size = summary["capacity_bytes"]
+    params = ", ".join(f"{name} {value}" for name, value in summary["params"].items())
+    facts = [
+        f"{summary['model'] or 'unknown model'}, {layers} layers x {experts} experts, "
+        f"top-{top_k}",
+        f"{'/'.join(Path(summary['trace']).parts[-2:])}, {_plural(summary['tokens'], 'token')} in "
+        f"{_plural(summary['passes'], 'pass')} of {_plural(summary['requests'], 'request')}",
+        f"{summary['capacity']} = {count(summary['capacity_slots'])} slots"
+        f"{'' if size is None else f' in {nbytes(size)}'}, "
+        f"{summary['cycles']:.2f} of what a token touches",
+        f"scope {summary['scope']}, {summary['admission']} admission, "
+        f"{summary['start']} start, copies {'/'.join(summary['precisions'])}",
+    ]
+    return [*facts, params] if params else facts
+
+
+def _plural(number: int, what: str) -> str:
+    ending = "" if number == 1 else "es" if what.endswith("s") else "s"
+    return f"{count(number)} {what}{ending}"
+
+
+def _block(title: str, lines: Lines) -> Table:
+    table = Table(box=None, show_header=True, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(Text(title, style="bold cyan"), no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    for name, value in lines:
+        table.add_row(name, value)
+    return table
+
+
+def _demand(summary: Mapping[str, Any]) -> Lines:
+    lines = [
+        ("hit rate", f"[bold]{percent(summary['hit_rate'])}[/bold]"),
+        ("accesses", count(summary["accesses"])),
+        ("hits", count(summary["hits"])),
+        ("misses", count(summary["misses"])),
+        ("  first of all", count(summary["compulsory"])),
+        ("  collisions", count(summary["collisions"])),
+        ("  per miss", percent(summary["collisions_per_miss"])),
+    ]
+    fates = ("dropped", "substituted", "on_host")
+    return lines + [(f"  {f.replace('_', ' ')}", count(summary[f])) for f in fates if summary[f]]
+
+
+def _traffic(summary: Mapping[str, Any]) -> Lines:
+    lines = [
+        ("loads", count(summary["loads"])),
+        ("  on demand", count(summary["demand_loads"])),
+        ("  streamed", count(summary["streamed"])),
+        ("  by prefetch", count(summary["prefetched"])),
+        ("evictions", count(summary["evictions"])),
+        ("bytes", nbytes(summary["bytes_loaded"])),
+    ]
+    if summary["swapped"]:
+        lines.append(("rerouted", count(summary["swapped"])))
+    return lines
+
+
+def _prefetch(summary: Mapping[str, Any]) -> Lines:
+    return [
+        ("precision", percent(summary["prefetch_precision"])),
+        ("coverage", percent(summary["prefetch_coverage"])),
+        ("in time", percent(summary["prefetch_timeliness"])),
+        ("used", count(summary["prefetch_used"])),
+        ("late", count(summary["prefetch_late"])),
+        ("wasted", count(summary["prefetch_wasted"])),
+        ("not started", count(summary["prefetch_dropped"])),
+    ]
+
+
+def _times(summary: Mapping[str, Any]) -> Lines:
+    per_pass = summary["stall_percentiles_s"] or {}
+    rate = summary["tokens_per_s"]
+    return [
+        ("TTFT", seconds(summary["ttft_s"])),
+        ("TPOT", f"[bold]{seconds(summary['tpot_s'])}[/bold]"),
+        ("tokens/s", UNKNOWN if rate is None else f"{rate:.3g}"),
+        ("stalled", percent(summary["stall_share"])),
+        *((f"stall {name}", seconds(value)) for name, value in per_pass.items()),
+    ]
+
+
+def _optimum(summary: Mapping[str, Any]) -> Lines:
+    return [
+        ("Belady misses", count(summary["belady_misses"])),
+        ("  with bypass", count(summary["belady_bypass_misses"])),
+        ("regret", count(summary["regret"])),
+        ("  of the misses", percent(summary["regret_share"])),
+        ("  by admission", percent(summary["admission_share"])),
+    ]
