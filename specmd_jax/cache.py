@@ -53,7 +53,10 @@ class Arrived(NamedTuple):
 
 
 def empty_cache(
-    shape: ModelShape, num_pools: int, next_use: Int[Array, "L N"] | None = None
+    shape: ModelShape,
+    num_pools: int,
+    next_use: Int[Array, "L N"] | None = None,
+    prefetches: bool = True,
 ) -> CacheState:
     """Returns a cold cache; `next_use` is each expert's first demand, if a policy reads it."""
     size = (shape.num_layers, shape.num_experts)
@@ -62,7 +65,7 @@ def empty_cache(
         tier=jnp.full(size, ABSENT, jnp.int8),
         last_used=jnp.full(size, -1, jnp.int32),
         next_use=next_use,
-        speculative=no,
+        speculative=no if prefetches else None,
         seen=no,
         evicted=no,
         occupied=none,
@@ -138,10 +141,18 @@ def demand(
         tier=tier,
         collision=event.used & ~hit & row(cache.evicted, layer),
         compulsory=event.used & ~hit & ~row(cache.seen, layer),
-        foreseen=hit & row(cache.speculative, layer),
+        foreseen=_foreseen(cache, layer, hit),
         evictions=victims.copies,
     )
     return after, policy_state, served
+
+
+def _foreseen(
+    cache: CacheState, layer: Int[Array, ""], hit: Bool[Array, " N"]
+) -> Bool[Array, " N"]:
+    if cache.speculative is None:
+        return jnp.zeros_like(hit)
+    return hit & row(cache.speculative, layer)
 
 
 def _plan(
@@ -169,14 +180,14 @@ def _touch(
     cache: CacheState, event: Event, used: Bool[Array, " N"], loaded: Bool[Array, " N"]
 ) -> CacheState:
     """Returns `cache` with the metadata that this demand leaves, copies as before."""
-    layer = event.layer
+    layer, speculative = event.layer, cache.speculative
+    if speculative is not None:
+        speculative = with_row(speculative, layer, row(speculative, layer) & ~used & ~loaded)
     return cache._replace(
         last_used=with_row(
             cache.last_used, layer, jnp.where(used, event.index, row(cache.last_used, layer))
         ),
-        speculative=with_row(
-            cache.speculative, layer, row(cache.speculative, layer) & ~used & ~loaded
-        ),
+        speculative=speculative,
         seen=with_row(cache.seen, layer, row(cache.seen, layer) | event.used),
     )
 
@@ -342,6 +353,7 @@ def _mark_prefetched(
     if strategy.touch_on_prefetch_hit:
         touched = touched | selected
     last_used = jnp.where(touched, event.index, row(cache.last_used, layer))
+    assert cache.speculative is not None
     speculative = row(cache.speculative, layer) | started
     return cache._replace(
         last_used=with_row(cache.last_used, layer, last_used),

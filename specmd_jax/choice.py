@@ -159,10 +159,10 @@ def parse_seconds(text: str) -> float:
 def _strategy(choice: Choice, recipe: Recipe) -> Strategy:
     base = recipe.strategy
     names = {
-        family: getattr(choice, family) or policy_name(family, getattr(base, family))
+        family: getattr(choice, family) or policy_name(family, getattr(base, family)) or ""
         for family in FAMILIES
     }
-    fixed = get_policy("eviction", names["eviction"] or "").admission
+    fixed = get_policy("eviction", names["eviction"]).admission
     if fixed and choice.admission not in (None, fixed):
         raise InputError(
             f"eviction {names['eviction']} is defined with {fixed} admission: "

@@ -31,7 +31,7 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Returns a column of the type that its values have; a ratio that no row has is a number too."""
+    """Returns a column of its values' type; a ratio that no row has is a number too."""
     column = pa.array(values)
     return column.cast(pa.float64()) if pa.types.is_null(column.type) else column
 
@@ -76,9 +76,20 @@ class Journal:
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
 
+    def remove_if_empty(self) -> None:
+        """Leaves nothing behind where nothing was finished."""
+        if not self.path.stat().st_size:
+            self.remove()
+
 
 def journal_of(output: Path) -> Path:
-    """Returns where the finished rows of a sweep into `output` are kept meanwhile."""
+    """Returns where the finished rows of a sweep into `output` are kept meanwhile.
+
+    Raises:
+      InputError: `output` is a folder.
+    """
+    if output.is_dir():
+        raise InputError(f"{output} is a folder: give a file in it, for example sweep.parquet")
     return output.with_name(f"{output.name}.partial.jsonl")
 
 

@@ -83,7 +83,7 @@ def begin(
       resident: experts on the device from the start, at tier 0; None: a cold cache.
     """
     pools = 1 if strategy.scope == "global" else shape.num_layers
-    cache = empty_cache(shape, pools, first_use)
+    cache = empty_cache(shape, pools, first_use, strategy.prefetches)
     eviction_state = strategy.eviction.init(params.eviction, shape)
     if resident is not None:
         cache = warm(cache, resident, units)

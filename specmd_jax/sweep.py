@@ -171,7 +171,8 @@ def _chunks(jobs: Sequence[Job]) -> Iterator[list[Job]]:
 
 def _settled(choice: dict[str, Any]) -> dict[str, Any]:
     """Returns the choice without the settings that have no say in it."""
-    strategy = make_setup(Choice(**choice | {"lookahead": None, "admission": None})).strategy
+    open_choice = {**choice, "lookahead": None, "admission": None}
+    strategy = make_setup(Choice(**open_choice)).strategy
     if not strategy.prefetches:
         choice["lookahead"] = None
     if strategy.eviction.admission:

@@ -77,7 +77,7 @@ class CacheState(NamedTuple):
     tier: Int8[Array, "L N"]  # precision tier of the resident copy, ABSENT if there is none
     last_used: Int[Array, "L N"]  # event of last use, -1 before the first: breaks every tie
     next_use: Int[Array, "L N"] | None  # event that next demands the expert, NEVER if none
-    speculative: Bool[Array, "L N"]  # brought by a prefetch and not used since
+    speculative: Bool[Array, "L N"] | None  # brought by a prefetch, unused since; None: no prefetch
     seen: Bool[Array, "L N"]  # demanded before: a miss on the rest is compulsory
     evicted: Bool[Array, "L N"]  # evicted during the current pass: a miss on it is a collision
     occupied: Int[Array, " W"]  # units taken, by pool

@@ -47,7 +47,7 @@ class Demo:
         if self.seed < 0:
             raise InputError(f"--seed {self.seed} is negative: give 0 or more")
         trace = synthetic_trace(self.tokens, self.seed)
-        setups = [make_setup(choice) for choice in choices()]
+        setups = [replace(make_setup(choice), name=name) for name, choice in choices()]
         enable_compilation_cache()
         with progress("seven strategies, two capacities") as on_progress:
             answers = run(trace, setups, get_model(MODEL), on_progress)
@@ -86,19 +86,17 @@ def synthetic_trace(tokens: int, seed: int) -> "Trace":
     return generate(spec, seed)
 
 
-def choices() -> "list[Choice]":
+def choices() -> "list[tuple[str, Choice]]":
     """Returns the paper's configurations and the two ends of the scale, at every capacity."""
     from specmd_jax.choice import Choice
 
-    ends = (
-        Choice(eviction="lru", scope="layer", precision=("int4",)),
-        Choice(eviction="belady", precision=("int4",)),
-    )
-    found = [*(Choice(strategy=name) for name in PAPER), *ends]
+    found = {name: Choice(strategy=name) for name in PAPER}
+    found["lru, no prefetch"] = Choice(eviction="lru", scope="layer", precision=("int4",))
+    found["belady, no prefetch"] = Choice(eviction="belady", precision=("int4",))
     return [
-        replace(choice, capacity=capacity, hardware=MACHINE)
+        (name, replace(choice, capacity=capacity, hardware=MACHINE))
         for capacity in CAPACITIES
-        for choice in found
+        for name, choice in found.items()
     ]
 
 
@@ -116,7 +114,10 @@ def show_demo(trace: "Trace", rows: list[dict[str, Any]]) -> None:
     console.print(Text(header))
     for capacity in CAPACITIES:
         part = [row for row in rows if row["capacity"] == capacity]
-        title = f"  {capacity}, {part[-1]['capacity_slots']} slots of int4"
-        console.print(Text(title, "bold"))
+        slots, experts = part[-1]["capacity_slots"], trace.shape.num_layers * trace.num_experts
+        whole = ": every expert fits" if slots >= experts else ""
+        console.print(Text(f"  {capacity}, {slots} slots for {experts} experts{whole}", "bold"))
         show_comparison(part, console)
-    show_warnings(["open-loop rows change what the model computes: their hits cost quality"], console)
+    show_warnings(
+        ["open-loop rows change what the model computes: their hits cost quality"], console
+    )

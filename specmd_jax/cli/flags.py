@@ -21,7 +21,6 @@ def option(metavar: str, default: str = "") -> object:
     return arg(metavar=metavar, help_behavior_hint=hint)
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class Slicing:
     """Which part of the trace, and how its tokens form passes; applied in this order."""

@@ -1,6 +1,6 @@
 """`specmd import`: any known producer's trace into the project's own format."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +30,7 @@ class Import:
     """Experts a token, for formats that only list ids."""
     model: Annotated[str | None, option("M")] = None
     """The model that was recorded: a name of `specmd list models`, or any other."""
-    slicing: Slicing = Slicing()
+    slicing: Slicing = field(default_factory=Slicing)
     json: Json = False
     """Print one JSON object."""
 

@@ -1,6 +1,6 @@
 """`specmd inspect`: what a trace is like, before any policy is chosen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +17,7 @@ class Inspect:
 
     trace: Annotated[Positional[Path], arg(metavar="T")]
     """A trace of any known format."""
-    slicing: Slicing = Slicing()
+    slicing: Slicing = field(default_factory=Slicing)
     model: Annotated[str | None, option("M")] = None
     """The model, if the trace does not say: a name, a Hugging Face id or a config.json."""
     json: Json = False

@@ -14,7 +14,7 @@ Flags = TypeVar("Flags")
 
 REPEATABLE = ("--param",)
 _NO_TYPE = re.compile(r"no type matching \{None\}\|(\w+) could be instantiated from \[(.*?)\].*")
-_RULE = re.compile(r"^[│\s]*─{4,}[│\s]*$")
+_BORDER = set("─-╰╯")
 
 
 def parse(flags: type[Flags], prog: str, arguments: Sequence[str]) -> Flags | None:
@@ -51,16 +51,19 @@ def _check_repeated(arguments: Sequence[str]) -> None:
 def _one_line(box: str) -> str:
     """Returns what the parser's box says: its first section, and the flag it suggests.
 
-    Lines that are indented further explain a flag, which is what --help is for.
+    The first line is the title. Lines that are indented further explain a flag, which is what
+    --help is for. Where the terminal knows no box characters they are spaces and hyphens.
     """
     sections: list[list[str]] = [[]]
-    for line in box.splitlines():
-        if _RULE.match(line):
+    for line in box.splitlines()[1:]:
+        inner = line[2:].rstrip(" │")
+        if inner and set(inner) <= _BORDER:
             sections.append([])
-        elif (inner := re.match(r"^│ ?(.*?)│?$", line)) and not inner[1].startswith(" " * 8):
-            sections[-1].append(inner[1].strip())
+        elif inner and not inner.startswith(" " * 8):
+            sections[-1].append(inner.strip())
+    sections = [section for section in sections if section]
     message = _NO_TYPE.sub(r"\2 is no \1", " ".join(sections[0])).rstrip(".: ")
     for section in sections[1:]:
-        if section and section[0].startswith("Perhaps you meant"):
+        if section[0].startswith("Perhaps you meant"):
             message += f"; perhaps you meant {section[1].split()[0]}"
     return message[:1].lower() + message[1:]

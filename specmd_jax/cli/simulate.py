@@ -1,6 +1,6 @@
 """`specmd simulate`: one trace through one cache."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,7 +77,7 @@ class Simulate:
     """A trace of any known format."""
     cache: Decisions = Decisions()
     machine: Machine = Machine()
-    slicing: Slicing = Slicing()
+    slicing: Slicing = field(default_factory=Slicing)
     model: Annotated[str | None, option("M")] = None
     """The model, if the trace does not say: a name, a Hugging Face id or a config.json."""
     regret: bool = True

@@ -1,7 +1,7 @@
 """`specmd sweep`: traces through a grid of caches, one row of parquet each."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -93,7 +93,7 @@ class Sweep:
     output: Annotated[Path, arg(aliases=["-o"], metavar="R.parquet")]
     """The table to write."""
     axes: Axes = Axes()
-    slicing: Slicing = Slicing()
+    slicing: Slicing = field(default_factory=Slicing)
     model: Annotated[str | None, option("M")] = None
     """The model, if the traces do not say: a name, a Hugging Face id or a config.json."""
     skip_impossible: FlagCreatePairsOff[bool] = False
@@ -108,6 +108,8 @@ class Sweep:
         from specmd_jax.sweep import plan, run_jobs
 
         begun = time.perf_counter()
+        if self.sort == "tpot_s" and self.axes.hardware is None:
+            raise InputError("--sort tpot_s needs times: add --hardware")
         setups = self.axes.grid().setups()
         spec = load_model(self.model)
         jobs, refused = plan(self._sources(spec), setups, spec)
@@ -117,6 +119,9 @@ class Sweep:
         try:
             with progress(f"{len(jobs)} configurations") as on_progress:
                 rows = run_jobs(jobs, journal, spec, on_progress)
+        except InputError:
+            journal.remove_if_empty()
+            raise
         except KeyboardInterrupt as interrupt:
             done = len(journal.rows())
             raise KeyboardInterrupt(
@@ -142,13 +147,15 @@ class Sweep:
 
         best = sort_rows(rows, self.sort)
         if self.json:
-            print_json({
-                "output": str(self.output),
-                "rows": len(rows),
-                "skipped": skipped,
-                "seconds": took_s,
-                "best": best[0],
-            })
+            print_json(
+                {
+                    "output": str(self.output),
+                    "rows": len(rows),
+                    "skipped": skipped,
+                    "seconds": took_s,
+                    "best": best[0],
+                }
+            )
             return
         console = stdout()
         more = f", the best {SHOWN}:" if len(rows) > SHOWN else ""
@@ -160,14 +167,8 @@ class Sweep:
 
 
 def sort_rows(rows: list[dict[str, Any]], key: str | None) -> list[dict[str, Any]]:
-    """Returns the best rows first: by time a token where times are known, else by hits.
-
-    Raises:
-      InputError: times are asked for and no row has one.
-    """
+    """Returns the best rows first: by time a token where times are known, else by hits."""
     timed = any(row["tpot_s"] is not None for row in rows)
-    if key == "tpot_s" and not timed:
-        raise InputError("--sort tpot_s needs times: add --hardware")
     if key == "hit_rate" or not timed:
         return sorted(rows, key=lambda row: -(row["hit_rate"] or 0.0))
     return sorted(rows, key=lambda row: (row["tpot_s"] is None, row["tpot_s"]))
@@ -211,7 +212,5 @@ def _judge(jobs: "list[Job]", refused: "list[Refusal]", skip: bool) -> None:
     if not jobs:
         raise InputError(f"{what}: {refused[0].reason}")
     if not skip:
-        raise InputError(
-            f"{what}: {refused[0].reason}; or leave such out with --skip-impossible"
-        )
+        raise InputError(f"{what}: {refused[0].reason}; or leave such out with --skip-impossible")
     say(f"specmd: {what} and are left out: {refused[0].reason}")

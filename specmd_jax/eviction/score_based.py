@@ -13,7 +13,7 @@ from specmd_jax.arrays import row, with_row, zeros
 from specmd_jax.policy import Eviction
 from specmd_jax.types import CacheState, Event, ModelShape, Outcome
 
-MAX_WINDOW = 64
+MAX_WINDOW = 32
 
 
 class ScoreBasedParams(NamedTuple):

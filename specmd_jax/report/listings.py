@@ -27,19 +27,21 @@ def strategies() -> Records:
     for name, recipe in STRATEGIES.items():
         strategy = recipe.strategy
         policies = {f: policy_name(f, getattr(strategy, f)) for f in FAMILIES}
-        found.append({
-            "name": name,
-            "expressible": True,
-            **policies,
-            "scope": strategy.scope,
-            "lookahead": strategy.lookahead if strategy.prefetches else None,
-            "precisions": list(recipe.precisions) if recipe.precisions else None,
-            "start": recipe.start,
-            "params": list_params(recipe.params),
-            "open_loop": strategy.open_loop,
-            "note": recipe.note,
-            "source": recipe.source,
-        })
+        found.append(
+            {
+                "name": name,
+                "expressible": True,
+                **policies,
+                "scope": strategy.scope,
+                "lookahead": strategy.lookahead if strategy.prefetches else None,
+                "precisions": list(recipe.precisions) if recipe.precisions else None,
+                "start": recipe.start,
+                "params": list_params(recipe.params),
+                "open_loop": strategy.open_loop,
+                "note": recipe.note,
+                "source": recipe.source,
+            }
+        )
     return found + [
         {"name": name, "expressible": False, "note": f"not expressible: {reason}"}
         for name, reason in NOT_EXPRESSIBLE.items()

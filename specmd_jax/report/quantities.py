@@ -1,6 +1,6 @@
 """Numbers as people read them: three digits that matter, a unit, a dash for what is not known."""
 
-UNKNOWN = "–"
+UNKNOWN = "-"
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 

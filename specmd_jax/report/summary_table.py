@@ -62,8 +62,7 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
     size = summary["capacity_bytes"]
     params = ", ".join(f"{name} {value}" for name, value in summary["params"].items())
     facts = [
-        f"{summary['model'] or 'unknown model'}, {layers} layers x {experts} experts, "
-        f"top-{top_k}",
+        f"{summary['model'] or 'unknown model'}, {layers} layers x {experts} experts, top-{top_k}",
         f"{'/'.join(Path(summary['trace']).parts[-2:])}, {_plural(summary['tokens'], 'token')} in "
         f"{_plural(summary['passes'], 'pass')} of {_plural(summary['requests'], 'request')}",
         f"{summary['capacity']} = {count(summary['capacity_slots'])} slots"

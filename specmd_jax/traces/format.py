@@ -4,7 +4,7 @@ import json
 import os
 from bisect import bisect_left
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,7 +61,8 @@ def write_trace(trace: Trace, path: str | Path) -> None:
             f"{path} cannot be written ({_one_line(error)}): give a file in a folder that exists"
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone, or it never could be there
+            partial.unlink()
 
 
 def read_trace(path: str | Path) -> Trace:

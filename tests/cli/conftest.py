@@ -1,0 +1,62 @@
+"""What the tests of the command line share: a small trace and a way to call `specmd`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from specmd_jax.cli import main
+from specmd_jax.traces import write_trace
+from specmd_jax.traces.synthetic import SyntheticSpec, generate
+from specmd_jax.types import ModelShape
+
+SHAPE = ModelShape(num_layers=4, num_experts=8, top_k=2)
+
+
+class Result(NamedTuple):
+    """What one call printed, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one object on standard output."""
+        (line,) = self.out.splitlines()
+        return json.loads(line)
+
+
+Specmd = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECMD_CACHE", "off")
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+@pytest.fixture
+def specmd(capsys: pytest.CaptureFixture[str]) -> Specmd:
+    """Calls the command line in this process."""
+
+    def call(*arguments: str | Path) -> Result:
+        code = main([str(argument) for argument in arguments])
+        return Result(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds `full.st`, which records all that a policy may read, and `bare.st`, which does not."""
+    folder = tmp_path_factory.mktemp("traces")
+    full = SyntheticSpec(SHAPE, requests=2, tokens=20, lookahead=1, record_logits=True)
+    write_trace(generate(full), folder / "full.st")
+    bare = SyntheticSpec(SHAPE, requests=2, tokens=20, record_weights=False)
+    write_trace(generate(bare), folder / "bare.st")
+    olmoe = SyntheticSpec(ModelShape(16, 64, 8), tokens=6)
+    write_trace(generate(olmoe), folder / "olmoe.st")
+    return folder
