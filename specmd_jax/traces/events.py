@@ -82,7 +82,7 @@ def _demand(
     shape = (trace.num_passes, layers, experts)
     tokens = np.bincount(trace.step, minlength=trace.num_passes)
     routed = routed.reshape(shape)
-    gate = np.rint(summed.reshape(shape) / tokens[:, None, None] * ONE)
+    gate = np.rint(summed.reshape(shape) / tokens[:, None, None] * ONE).astype(np.int64)
     gate = np.where(routed > 0, np.maximum(gate, 1), 0)  # used is never weightless
     return routed, gate
 
