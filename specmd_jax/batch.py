@@ -130,7 +130,8 @@ def _run_tile(
         raise InputError(
             "an eviction policy returned NaN as a score: its victims would be arbitrary"
         )
-    times = PassTimes(*(np.concatenate(part, axis=1)[:, :num_passes] for part in (ticks, stalls)))
+    by_pass = [np.concatenate(part, axis=1)[:, :num_passes] for part in (ticks, stalls)]
+    times = PassTimes._make(by_pass)
     counts = _per_config(state.counts, state_axes.counts, len(configs))
     timed = configs[0].costs is not None
     return [
@@ -234,7 +235,7 @@ def _state_axes(
             strategy,
             shape,
             config.params,
-            config.capacity,
+            jnp.asarray(config.capacity),
             shared.units,
             config.costs,
             state,
@@ -278,17 +279,24 @@ def _replay(
 ) -> tuple[Replay, PassTimes]:
     def one(config: Config, state: Replay) -> tuple[Replay, PassTimes]:
         return replay(
-            strategy, shape, config.params, config.capacity, units, config.costs, state, events
+            strategy,
+            shape,
+            config.params,
+            jnp.asarray(config.capacity),
+            units,
+            config.costs,
+            state,
+            events,
         )
 
     return jax.vmap(one, in_axes=(axes, state_axes), out_axes=(state_axes, 0))(batch, state)
 
 
-def _per_config(values: Counts, axes: Counts, size: int) -> Counts:
+def _per_config(values: Counts, axes: Any, size: int) -> Counts:
     """Returns the counts with a leading axis of configurations, as numpy arrays."""
 
     def spread(array: jax.Array, axis: int | None) -> np.ndarray:
         plain = np.asarray(array)
         return plain if axis == 0 else np.broadcast_to(plain, (size, *plain.shape))
 
-    return Counts(*(spread(*pair) for pair in zip(values, axes, strict=True)))
+    return Counts._make(spread(*pair) for pair in zip(values, axes, strict=True))

@@ -6,7 +6,9 @@ still fits the simulator's 32-bit clock.
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from specmd_jax.errors import InputError
 from specmd_jax.hardware import HardwareProfile
@@ -75,8 +77,8 @@ def price(
     product = int(tokens.max()) * max(host_many, roofs[0].per_token_s * 1024)
     tick = _tick(max(longest, product))
 
-    def ticks(seconds):
-        return np.rint(np.asarray(seconds) / tick).astype(np.int32)
+    def ticks(seconds: float | list[float] | np.ndarray) -> Array:
+        return jnp.asarray(np.rint(np.asarray(seconds) / tick), jnp.int32)
 
     costs = Costs(
         attention=ticks(per_pass),
@@ -87,7 +89,7 @@ def price(
         host_memory=ticks(host_one),
         host_per_1024=ticks(host_many),
         load=ticks(loads),
-        overlap=np.asarray(overlap),
+        overlap=jnp.asarray(overlap),
     )
     return Price(costs, tick)
 

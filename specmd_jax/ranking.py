@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int8, Real
 
+from specmd_jax.arrays import zeros
+from specmd_jax.types import ModelShape
+
 SMALLEST_NORMAL = 1 << 23  # as float bits: below it lie denormals, which the CPU flushes to zero
 LARGEST = jnp.inf
 
@@ -22,8 +25,9 @@ class Victims(NamedTuple):
     broken: Bool[Array, ""]  # a candidate's score was not a number
 
 
-def no_victims(shape: tuple[int, int]) -> Victims:
-    return Victims(jnp.zeros(shape, bool), jnp.int32(0), jnp.int32(0), jnp.bool_(False))
+def no_victims(shape: ModelShape) -> Victims:
+    """Returns the choice of nobody."""
+    return Victims(zeros(shape, bool), jnp.int32(0), jnp.int32(0), jnp.bool_(False))
 
 
 class _Search(NamedTuple):
@@ -115,7 +119,7 @@ def _take_one(
 ) -> _Search:
     num_rows, num_experts = stamp.shape
     rows = jnp.arange(num_rows, dtype=jnp.int32)
-    some = search.oldest < LARGEST
+    some, worst = search.oldest < LARGEST, jnp.float32(LARGEST)
     if search.lowest is not None:
         worst = jnp.min(jnp.where(some, search.lowest, LARGEST))
         some = some & (search.lowest == worst)
@@ -133,8 +137,11 @@ def _take_one(
     size = units[row, 0]
     if units.shape[1] > 1:
         size = units[row, tier[row, _integer(oldest) % num_experts]]
+    lowest = search.lowest
+    if lowest is not None and next_score is not None:
+        lowest = jnp.where(rows == row, next_score, lowest)
     return _Search(
-        None if next_score is None else jnp.where(rows == row, next_score, search.lowest),
+        lowest,
         jnp.where(rows == row, next_stamp, search.oldest),
         search.copies + 1,
         search.units + size,

@@ -96,7 +96,7 @@ def begin(
         strategy.prefetch.init(params.prefetch, shape),
         strategy.routing.init(params.routing, shape),
         idle_link(),
-        Counts(*[none] * (len(Counts._fields) - 1), by_tier),
+        Counts._make([none] * (len(Counts._fields) - 1) + [by_tier]),
         jnp.int32(0),
     )
 
@@ -115,7 +115,7 @@ def _told_of_warm_start(
         before = jnp.int32(-1)
         nothing = jnp.zeros(shape.num_experts, jnp.int32)
         event = Event(
-            index=before, step=before, layer=layer, tokens=jnp.int32(0), prefill=jnp.bool_(False),
+            clock=before, step=before, layer=layer, tokens=jnp.int32(0), prefill=jnp.bool_(False),
             fresh=jnp.bool_(False), valid=jnp.bool_(False), used=nobody, routed=nothing,
             gate=nothing, next_use=None, upcoming=None, predicted=None, logits=None, probs=None,
         )  # fmt: skip
@@ -195,16 +195,15 @@ def _by_target(by_source: Int[Array, "L D"]) -> Int[Array, " L"]:
 def _split(events: Events) -> tuple[Events, Events]:
     """Separates what a pass has once from what it has by layer."""
     once = {"tokens", "prefill", "fresh", "valid"}
-    whole = {name: value if name in once else None for name, value in events._asdict().items()}
-    rows = {name: None if name in once else value for name, value in events._asdict().items()}
-    return Events(**whole), Events(**rows)
+    whole = events._replace(**dict.fromkeys(set(Events._fields) - once))
+    return whole, events._replace(**dict.fromkeys(once))
 
 
 def _event(
     shape: ModelShape, step: Int[Array, ""], layer: Int[Array, ""], whole: Events, rows: Events
 ) -> Event:
     return Event(
-        index=step * shape.num_layers + layer,
+        clock=step * shape.num_layers + layer,
         step=step,
         layer=layer,
         tokens=whole.tokens,

@@ -54,7 +54,7 @@ class Events(NamedTuple):
 class Event(NamedTuple):
     """Layer `layer` of pass `step` asks for a set of experts."""
 
-    index: Int[Array, ""]  # step * L + layer: the clock of all recency
+    clock: Int[Array, ""]  # step * L + layer: what all recency is measured by
     step: Int[Array, ""]  # the pass, from 0
     layer: Int[Array, ""]
     tokens: Int[Array, ""]

@@ -29,7 +29,7 @@ def update(
     params: tuple, state: FifoState, cache: CacheState, event: Event, outcome: Outcome
 ) -> FifoState:
     before = row(state.inserted_at, outcome.layer)
-    after = jnp.where(outcome.inserted, event.index, before)
+    after = jnp.where(outcome.inserted, event.clock, before)
     return FifoState(with_row(state.inserted_at, outcome.layer, after))
 
 

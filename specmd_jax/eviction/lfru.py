@@ -14,7 +14,7 @@ from specmd_jax.types import CacheState, Event
 
 def score(params: tuple, state: LfuState, cache: CacheState, event: Event) -> Int[Array, "L N"]:
     # What was used at this very event is pinned, or ranked by a bypass: it counts as one event old.
-    age = jnp.maximum(event.index - cache.last_used, 1)
+    age = jnp.maximum(event.clock - cache.last_used, 1)
     return fixed(state.uses.astype(jnp.float32) / age.astype(jnp.float32), 16)
 
 

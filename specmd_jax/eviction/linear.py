@@ -47,7 +47,7 @@ def score(
     num_layers = cache.tier.shape[0]
     ahead = (jnp.arange(num_layers, dtype=jnp.int32) - event.layer) % num_layers
     worth = (
-        params.w_recency * share(cache.last_used + 1, (event.index + 1).astype(jnp.float32))
+        params.w_recency * share(cache.last_used + 1, (event.clock + 1).astype(jnp.float32))
         + params.w_frequency * share(state.frequency.uses, (event.step + 1).astype(jnp.float32))
         + params.w_gate * share(state.gate.summed, float(WINDOW * ONE))
         + params.w_nearness * (1 - share(ahead[:, None], float(num_layers)))

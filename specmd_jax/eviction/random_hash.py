@@ -20,7 +20,7 @@ class RandomParams(NamedTuple):
 def score(params: RandomParams, state: tuple, cache: CacheState, event: Event) -> Int[Array, "L N"]:
     num_layers, num_experts = cache.tier.shape
     layer, expert = jnp.arange(num_layers)[:, None], jnp.arange(num_experts)[None, :]
-    drawn = hash_uniform(params.seed, event.index, layer, expert)
+    drawn = hash_uniform(params.seed, event.clock, layer, expert)
     return (drawn >> 2).astype(jnp.int32)
 
 

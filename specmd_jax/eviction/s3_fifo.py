@@ -44,7 +44,7 @@ def score(
         jnp.where(state.uses <= 1, on_probation, 5),
         state.uses + jnp.where(over, 1, 0),
     )
-    return queue * (event.index + 1) + state.entered
+    return queue * (event.clock + 1) + state.entered
 
 
 def _small_is_over(
@@ -96,7 +96,7 @@ def _pass_survivors(
     uses = jnp.where(passed, jnp.maximum(state.uses - times, 0), state.uses)
     return state._replace(
         main=state.main | promoted,
-        entered=jnp.where(promoted | passed, event.index, state.entered),
+        entered=jnp.where(promoted | passed, event.clock, state.entered),
         uses=jnp.where(promoted, 0, uses),
     )
 
@@ -111,7 +111,7 @@ def _enter(state: S3FifoState, cache: CacheState, event: Event, outcome: Outcome
     return state._replace(
         main=with_row(state.main, layer, jnp.where(inserted, returns, row(state.main, layer))),
         entered=with_row(
-            state.entered, layer, jnp.where(inserted, event.index, row(state.entered, layer))
+            state.entered, layer, jnp.where(inserted, event.clock, row(state.entered, layer))
         ),
         uses=with_row(state.uses, layer, uses),
         ghost=with_row(state.ghost, layer, jnp.where(inserted, NO_GHOST, ghost)),

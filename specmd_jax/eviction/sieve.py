@@ -53,7 +53,7 @@ def _sweep(state: SieveState, cache: CacheState, event: Event, outcome: Outcome)
     last = jnp.max(jnp.where(gone & (worth == reached), state.number, -1))
     farthest = jnp.max(jnp.where(gone, _position(state), -1))
     full_lap = jnp.any(gone & state.visited)
-    shape = ModelShape(*cache.tier.shape, 0)
+    shape = ModelShape(*cache.tier.shape, top_k=0)
     pool = (cache.copies.shape[0] == 1) | (layers(shape) == outcome.layer)
     passed = pool & (full_lap | (_position(state) <= farthest))
     return state._replace(

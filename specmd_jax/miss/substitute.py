@@ -22,9 +22,10 @@ class SubstituteParams(NamedTuple):
 
 
 def plan(params: SubstituteParams, row: Row, event: Event, shape: ModelShape) -> Plan:
-    assert event.probs is not None
-    scores = event.probs.astype(jnp.float32)
-    best_left_out = jnp.max(jnp.where(event.used, -1, event.probs)).astype(jnp.float32)
+    probs = event.probs
+    assert probs is not None
+    scores = probs.astype(jnp.float32)
+    best_left_out = jnp.max(jnp.where(event.used, -1, probs)).astype(jnp.float32)
     replaceable = row.missing & (scores <= (1 + params.alpha) * best_left_out)
     near = scores > (1 - params.alpha) * best_left_out
     return swap(row, event, replaceable, row.resident & ~event.used & near)
@@ -34,11 +35,12 @@ def swap(
     row: Row, event: Event, replaceable: Bool[Array, " N"], stand_ins: Bool[Array, " N"]
 ) -> Plan:
     """Returns the plan that replaces as many as can be, highest probability first on both sides."""
-    assert event.probs is not None
+    probs = event.probs
+    assert probs is not None
     count = jnp.minimum(total(replaceable), total(stand_ins))
 
     def highest(group):
-        return group & (ranks(jnp.where(group, event.probs, -1)) < count)
+        return group & (ranks(jnp.where(group, probs, -1)) < count)
 
     return load_all(row)._replace(substituted=highest(replaceable), stand_in=highest(stand_ins))
 

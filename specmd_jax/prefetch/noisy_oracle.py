@@ -25,7 +25,7 @@ def name(
     assert event.upcoming is not None
     demanded = event.upcoming[ahead - 1]
     expert = jnp.arange(demanded.shape[0])
-    drawn = hash_uniform(params.seed, event.index + ahead, ahead, expert) >> 8
+    drawn = hash_uniform(params.seed, event.clock + ahead, ahead, expert) >> 8
     chance = jnp.where(demanded, params.recall, _false_alarm(params, demanded))
     named = drawn.astype(jnp.float32) < chance * jnp.float32(1 << 24)
     return (named & jnp.any(demanded)).astype(jnp.int32)

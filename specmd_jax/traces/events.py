@@ -25,7 +25,6 @@ def dense_events(trace: Trace, reads: frozenset[str] = frozenset(), lookahead: i
     check_recorded(trace, reads, lookahead)
     routed, gate = _demand(trace)
     used = routed > 0
-    logits = None if trace.logits is None else trace.logits.astype(np.float64)
     arrays = {
         "tokens": np.bincount(trace.step, minlength=trace.num_passes),
         "prefill": _per_pass(trace, trace.phase == PREFILL),
@@ -36,14 +35,12 @@ def dense_events(trace: Trace, reads: frozenset[str] = frozenset(), lookahead: i
         "next_use": _next_use(used) if NEXT_USE in reads else None,
         "upcoming": _upcoming(used, lookahead) if UPCOMING in reads else None,
         "predicted": _predicted(trace, lookahead) if PREDICTED in reads else None,
-        "logits": _mean_logits(trace, logits) if LOGITS in reads else None,
-        "probs": _mean_probs(trace, logits) if PROBS in reads else None,
+        "logits": _mean_logits(trace) if LOGITS in reads else None,
+        "probs": _mean_probs(trace) if PROBS in reads else None,
     }
-    return Events(
-        **{
-            name: None if value is None else jnp.asarray(_compact(value))
-            for name, value in arrays.items()
-        }
+    return Events._make(
+        None if arrays[name] is None else jnp.asarray(_compact(arrays[name]))
+        for name in Events._fields
     )
 
 
@@ -144,7 +141,13 @@ def _predicted(trace: Trace, lookahead: int) -> Integer[np.ndarray, "P L D N"]:
     return np.maximum.reduceat(fixed, first_rows, axis=0)
 
 
-def _mean_logits(trace: Trace, logits: Float[np.ndarray, "T L N"]) -> Integer[np.ndarray, "P L N"]:
+def _logits(trace: Trace) -> Float[np.ndarray, "T L N"]:
+    assert trace.logits is not None  # see check_recorded
+    return trace.logits.astype(np.float64)
+
+
+def _mean_logits(trace: Trace) -> Integer[np.ndarray, "P L N"]:
+    logits = _logits(trace)
     if np.abs(logits).max() >= LOGIT_LIMIT:
         raise InputError(
             f"a router logit is {np.abs(logits).max():.3g}, beyond {LOGIT_LIMIT}: "
@@ -153,7 +156,8 @@ def _mean_logits(trace: Trace, logits: Float[np.ndarray, "T L N"]) -> Integer[np
     return np.rint(_mean(trace, logits) * LOGIT_ONE)
 
 
-def _mean_probs(trace: Trace, logits: Float[np.ndarray, "T L N"]) -> Integer[np.ndarray, "P L N"]:
+def _mean_probs(trace: Trace) -> Integer[np.ndarray, "P L N"]:
+    logits = _logits(trace)
     grown = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.rint(_mean(trace, grown / grown.sum(axis=-1, keepdims=True)) * ONE)
 

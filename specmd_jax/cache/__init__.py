@@ -1,0 +1,23 @@
+"""Serving one event, atomically: the piece that the simulator and the runtime share.
+
+`demand` serves what a layer asks for; `prefetch` lets in what was named for a layer to come.
+Both follow docs/semantics.md, section 2, step by step.
+"""
+
+from specmd_jax.cache.copies import empty_cache, warm
+from specmd_jax.cache.serve_demand import Served, demand
+from specmd_jax.cache.serve_prefetch import Arrived, Targets, prefetch
+from specmd_jax.cache.setting import Setting
+from specmd_jax.cache.victims import rank
+
+__all__ = [
+    "Arrived",
+    "Served",
+    "Setting",
+    "Targets",
+    "demand",
+    "empty_cache",
+    "prefetch",
+    "rank",
+    "warm",
+]

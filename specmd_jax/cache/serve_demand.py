@@ -1,0 +1,138 @@
+"""Serving what a layer asks for."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, Int8
+
+from specmd_jax.arrays import row, with_row
+from specmd_jax.cache.admission import Claim, bypass, force
+from specmd_jax.cache.copies import exchange
+from specmd_jax.cache.pins import in_flight
+from specmd_jax.cache.setting import Setting, of_pool
+from specmd_jax.policy import Plan, Row
+from specmd_jax.types import ABSENT, CacheState, Event, Flight, Outcome, State
+
+
+class Served(NamedTuple):
+    """What became of one event's demand; every mask is over the experts of its layer."""
+
+    hit: Bool[Array, " N"]
+    late: Bool[Array, " N"]  # demanded while on the link
+    loaded: Bool[Array, " N"]
+    streamed: Bool[Array, " N"]  # of the loaded, those not retained
+    plan: Plan
+    used: Bool[Array, " N"]  # computed on the device
+    tier: Int8[Array, " N"]  # precision of what is used
+    collision: Bool[Array, " N"]
+    compulsory: Bool[Array, " N"]
+    foreseen: Bool[Array, " N"]  # hits on copies that a prefetch brought
+    evictions: Int[Array, ""]
+
+
+def demand(
+    setting: Setting,
+    cache: CacheState,
+    policy_state: State,
+    event: Event,
+    flight: Flight | None = None,
+) -> tuple[CacheState, State, Served]:
+    """Serves the demand of `event`: hits, fates of the misses, victims, metadata.
+
+    Args:
+      policy_state: of the eviction policy.
+      flight: the copy on the link at this gate: pinned, and no hit. None: there is no link.
+    """
+    layer = event.layer
+    cache = _look_ahead(cache, event)
+    tier = row(cache.tier, layer)
+    flying = in_flight(flight, layer, tier)
+    resident = (tier != ABSENT) & ~flying
+    hit, late = event.used & resident, event.used & flying
+    missing = event.used & ~resident & ~flying
+    plan = _plan(setting, hit, missing, resident, tier, event)
+    elsewhere = plan.dropped | plan.on_host | plan.substituted
+    loaded = missing & ~elsewhere
+    used = event.used & ~elsewhere | plan.stand_in
+    tier = jnp.where(loaded, plan.tier, tier)
+    outcome = Outcome(
+        demand=True,
+        layer=layer,
+        step=event.step,
+        used=used,
+        found=hit | late,
+        high=used if setting.units.shape[1] == 1 else used & (tier == 0),
+        named=jnp.zeros_like(used),
+        inserted=loaded,
+        evicted=jnp.zeros(cache.tier.shape, bool),
+    )
+    touched = _touch(cache, event, used, loaded)
+    claim = Claim(layer, loaded, tier, hit | flying | plan.stand_in, flight)
+    if setting.strategy.admission == "bypass":
+        victims, retained = bypass(setting, touched, policy_state, event, claim, outcome)
+    else:
+        victims, retained = force(setting, cache, policy_state, event, claim)
+    after = exchange(setting, touched, layer, victims, retained, tier)
+    outcome = outcome._replace(inserted=retained, evicted=victims.chosen)
+    policy_state = setting.strategy.eviction.update(
+        setting.params.eviction, policy_state, after, event, outcome
+    )
+    served = Served(
+        hit=hit,
+        late=late,
+        loaded=loaded,
+        streamed=loaded & ~retained,
+        plan=plan,
+        used=used,
+        tier=tier,
+        collision=event.used & ~hit & row(cache.evicted, layer),
+        compulsory=event.used & ~hit & ~row(cache.seen, layer),
+        foreseen=_foreseen(cache, layer, hit),
+        evictions=victims.copies,
+    )
+    return after, policy_state, served
+
+
+def _foreseen(
+    cache: CacheState, layer: Int[Array, ""], hit: Bool[Array, " N"]
+) -> Bool[Array, " N"]:
+    if cache.speculative is None:
+        return jnp.zeros_like(hit)
+    return hit & row(cache.speculative, layer)
+
+
+def _plan(
+    setting: Setting,
+    hit: Bool[Array, " N"],
+    missing: Bool[Array, " N"],
+    resident: Bool[Array, " N"],
+    tier: Int8[Array, " N"],
+    event: Event,
+) -> Plan:
+    sizes, capacity = row(setting.units, event.layer), of_pool(setting.capacity, event.layer)
+    view = Row(hit, missing, resident, tier, sizes, capacity)
+    return setting.strategy.miss.plan(setting.params.miss, view, event, setting.shape)
+
+
+def _look_ahead(cache: CacheState, event: Event) -> CacheState:
+    """Returns `cache` with the next uses as they are from this event on."""
+    if cache.next_use is None:
+        return cache
+    assert event.next_use is not None
+    return cache._replace(next_use=with_row(cache.next_use, event.layer, event.next_use))
+
+
+def _touch(
+    cache: CacheState, event: Event, used: Bool[Array, " N"], loaded: Bool[Array, " N"]
+) -> CacheState:
+    """Returns `cache` with the metadata that this demand leaves, copies as before."""
+    layer, speculative = event.layer, cache.speculative
+    if speculative is not None:
+        speculative = with_row(speculative, layer, row(speculative, layer) & ~used & ~loaded)
+    return cache._replace(
+        last_used=with_row(
+            cache.last_used, layer, jnp.where(used, event.clock, row(cache.last_used, layer))
+        ),
+        speculative=speculative,
+        seen=with_row(cache.seen, layer, row(cache.seen, layer) | event.used),
+    )

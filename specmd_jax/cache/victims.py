@@ -1,0 +1,45 @@
+"""Who leaves: the copies that the eviction policy ranks lowest in the pool."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, Real
+
+from specmd_jax.arrays import row, with_row
+from specmd_jax.cache.setting import Setting
+from specmd_jax.ranking import Victims, lowest
+from specmd_jax.types import CacheState, Event, State
+
+
+def rank(
+    setting: Setting, cache: CacheState, policy_state: State, event: Event
+) -> Real[Array, "L N"] | None:
+    """Returns what each copy is worth to the eviction policy; None: recency alone counts."""
+    if setting.strategy.eviction.score is None:
+        return None
+    return setting.strategy.eviction.score(setting.params.eviction, policy_state, cache, event)
+
+
+def find_victims(
+    setting: Setting,
+    cache: CacheState,
+    score: Real[Array, "L N"] | None,
+    layer: Int[Array, ""],
+    candidates: Bool[Array, "L N"],
+    needed: Int[Array, ""],
+) -> Victims:
+    """Returns the victims in the pool of `layer` that free `needed` units."""
+    if setting.strategy.scope == "global":
+        return lowest(score, cache.last_used, candidates, needed, cache.tier, setting.units)
+
+    def own(values: Array) -> Array:
+        return row(values, layer)[None]
+
+    victims = lowest(
+        None if score is None else own(score),
+        own(cache.last_used),
+        own(candidates),
+        needed,
+        own(cache.tier),
+        own(setting.units),
+    )
+    chosen = with_row(jnp.zeros_like(candidates), layer, victims.chosen[0])
+    return victims._replace(chosen=chosen)
