@@ -1,0 +1,67 @@
+"""specmd-jax: expert caching for mixture-of-experts models, simulated exactly and fast in JAX.
+
+import specmd_jax as sx
+
+trace = sx.import_trace("routing.csv")
+setups = [sx.make_setup(sx.Choice(eviction=name)) for name in ("lru", "least-stale")]
+for answer in sx.run(trace, setups):
+    print(answer.setup.name, sx.summarise_answer(trace, answer)["hit_rate"])
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from specmd_jax.choice import Choice, make_setup
+    from specmd_jax.errors import InputError
+    from specmd_jax.hardware import HardwareProfile, get_hardware
+    from specmd_jax.metrics import summarise_answer
+    from specmd_jax.model_zoo import ModelSpec, get_model
+    from specmd_jax.policy import Eviction, Miss, Prefetch, Routing
+    from specmd_jax.strategy import Strategy, make_strategy
+    from specmd_jax.study import Answer, Setup, run
+    from specmd_jax.traces import Trace, import_trace, read_trace, write_trace
+
+_HOMES = {
+    "choice": ("Choice", "make_setup"),
+    "errors": ("InputError",),
+    "hardware": ("HardwareProfile", "get_hardware"),
+    "metrics": ("summarise_answer",),
+    "model_zoo": ("ModelSpec", "get_model"),
+    "policy": ("Eviction", "Miss", "Prefetch", "Routing"),
+    "strategy": ("Strategy", "make_strategy"),
+    "study": ("Answer", "Setup", "run"),
+    "traces": ("Trace", "import_trace", "read_trace", "write_trace"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Answer",
+    "Choice",
+    "Eviction",
+    "HardwareProfile",
+    "InputError",
+    "Miss",
+    "ModelSpec",
+    "Prefetch",
+    "Routing",
+    "Setup",
+    "Strategy",
+    "Trace",
+    "get_hardware",
+    "get_model",
+    "import_trace",
+    "make_setup",
+    "make_strategy",
+    "read_trace",
+    "run",
+    "summarise_answer",
+    "write_trace",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Looked up when it is asked for: the command line's help should not wait for JAX.
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

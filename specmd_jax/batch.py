@@ -104,7 +104,7 @@ def _run_tile(
     events: Events,
     on_progress: Callable[[float], None],
 ) -> list[Tally]:
-    strategy = _structure(strategy)
+    strategy = strategy.structure
     num_passes = events.tokens.shape[0]
     batch, axes = _stack(configs)
     first = jax.tree.map(lambda x: x[:1], events)
@@ -141,16 +141,6 @@ def _run_tile(
         )
         for i in range(len(configs))
     ]
-
-
-def _structure(strategy: Strategy) -> Strategy:
-    """Returns the strategy without default parameters: other defaults are no other program."""
-    return strategy._replace(
-        eviction=strategy.eviction._replace(params=()),
-        prefetch=strategy.prefetch._replace(params=()),
-        miss=strategy.miss._replace(params=()),
-        routing=strategy.routing._replace(params=()),
-    )
 
 
 def _stack(configs: list[Config]) -> tuple[Config, Config]:

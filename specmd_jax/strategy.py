@@ -44,6 +44,12 @@ class Strategy(NamedTuple):
         return not self.miss.lossless or self.routing.choose is not None
 
     @property
+    def structure(self) -> "Strategy":
+        """The strategy without default parameters: other defaults are no other program."""
+        families = {family: getattr(self, family)._replace(params=()) for family in FAMILIES}
+        return self._replace(**families)
+
+    @property
     def params(self) -> "StrategyParams":
         """The defaults of the four policies."""
         return StrategyParams(

@@ -119,16 +119,9 @@ def _prepare(trace: Trace, setup: Setup, spec: ModelSpec | None) -> _Job:
 
 
 def _group_key(job: _Job) -> tuple:
-    policies = job.setup.strategy
-    structure = policies._replace(
-        eviction=policies.eviction._replace(params=()),
-        prefetch=policies.prefetch._replace(params=()),
-        miss=policies.miss._replace(params=()),
-        routing=policies.routing._replace(params=()),
-    )
     # A warm start depends on the capacity: each such job starts from its own cache.
     warm = job.capacity.text if job.setup.start != "cold" else None
-    return structure, job.setup.precisions, job.price is None, warm
+    return job.setup.strategy.structure, job.setup.precisions, job.price is None, warm
 
 
 def _run_group(trace: Trace, jobs: list[_Job], on_progress: Callable[[float], None]) -> list[Tally]:
