@@ -81,7 +81,7 @@ def count_summary(answer: Answer) -> dict[str, Any]:
         "prefetch_coverage": _ratio(used, used + misses),
         "prefetch_timeliness": _ratio(used, used + totals["late"]),
         "prefetch_wasted_bytes": moved["wasted"],
-        "hit_rate_by_layer": _ratios(counts.hits, counts.accesses),
+        "hit_rate_by_layer": _ratios(np.asarray(counts.hits), np.asarray(counts.accesses)),
         "collisions_by_layer": counts.collisions.tolist(),
         "misses_by_layer": (counts.accesses - counts.hits).tolist(),
     }
@@ -105,7 +105,7 @@ def _time_summary(trace: Trace, answer: Answer) -> dict[str, Any]:
     times = answer.tally.times
     if times is None or answer.tick_s is None or answer.setup.hardware is None:
         return nothing | {"hardware": None}
-    seconds, stall = (part.astype(np.float64) * answer.tick_s for part in times)
+    seconds, stall = (np.asarray(part, np.float64) * answer.tick_s for part in times)
     prefill = passes_where(trace, trace.phase == PREFILL)
     decode, per_token = seconds[~prefill], stall[~prefill]
     percentiles = (
@@ -190,7 +190,7 @@ def regret(summary: dict[str, Any], belady: int, bypass: int) -> dict[str, Any]:
     }
 
 
-def _ratio(part: float, whole: float) -> float | None:
+def _ratio(part: int | float, whole: int | float) -> float | None:
     return part / whole if whole else None
 
 

@@ -140,8 +140,8 @@ STRATEGIES: dict[str, Recipe] = {
         start="popular",
     ),
     "pre-gated": _recipe(
-        "The next layer's experts are known one layer ahead, exactly. Only meaningful on a trace of "
-        "a model fine-tuned that way: for any other it is an oracle.",
+        "The next layer's experts are known one layer ahead, exactly. Only meaningful on a trace "
+        "of a model fine-tuned that way: for any other it is an oracle.",
         "Hwang et al. 2023, arXiv 2308.12066",
         eviction="lfu",
         prefetch="oracle",

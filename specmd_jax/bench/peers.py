@@ -6,6 +6,7 @@ both one access at a time. The rates are comparable as costs of a replay, the hi
 
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,19 +39,19 @@ def missing() -> list[str]:
 
 
 def _libcachesim(trace: Trace) -> Iterator[tuple[str, Callable[[], object]]]:
-    import libcachesim
-
+    libcachesim: Any = import_module("libcachesim")  # its annotations lag behind its classes
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.oracleGeneral"
         _as_oracle_general(trace).tofile(path)
         slots = int(SHARE * trace.shape.num_layers * trace.num_experts)
         for policy, kind in (("lru", "LRU"), ("fifo", "FIFO"), ("lfu", "LFU")):
 
-            def replay(cache_class: Any = getattr(libcachesim, kind)) -> object:
+            def replay(kind: str = kind) -> object:
                 reader = libcachesim.TraceReader(
                     str(path), libcachesim.TraceType.ORACLE_GENERAL_TRACE
                 )
-                return cache_class(cache_size=slots, hashpower=HASHPOWER).process_trace(reader)
+                cache = getattr(libcachesim, kind)(cache_size=slots, hashpower=HASHPOWER)
+                return cache.process_trace(reader)
 
             yield policy, replay
 
@@ -67,13 +68,12 @@ def _as_oracle_general(trace: Trace) -> np.ndarray:
 
 
 def _moe_policylang(trace: Trace) -> Iterator[tuple[str, Callable[[], object]]]:
-    from moe_policylang.benchmark.replay import replay_policies
-    from moe_policylang.integrations.trace_recorder import TraceEntry, TraceRecording
-
+    replay_policies = import_module("moe_policylang.benchmark.replay").replay_policies
+    recorder = import_module("moe_policylang.integrations.trace_recorder")
     probs = _probabilities(trace)
     layers, top_k = trace.shape.num_layers, trace.shape.top_k
     entries = [
-        TraceEntry(
+        recorder.TraceEntry(
             prompt_id=0,
             token_idx=token,
             layer_idx=layer,
@@ -84,7 +84,7 @@ def _moe_policylang(trace: Trace) -> Iterator[tuple[str, Callable[[], object]]]:
         for token in range(trace.num_tokens)
         for layer in range(layers)
     ]
-    recording = TraceRecording(
+    recording = recorder.TraceRecording(
         model_name="bench",
         num_layers=layers,
         num_experts=trace.num_experts,

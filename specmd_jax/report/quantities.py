@@ -22,7 +22,7 @@ def seconds(value: float | None) -> str:
     return f"{_three(value / scale)} {unit}" if value else "0 s"
 
 
-def nbytes(value: float | None) -> str:
+def nbytes(value: int | float | None) -> str:
     """Returns a size in decimal units."""
     if value is None:
         return UNKNOWN

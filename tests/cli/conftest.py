@@ -44,7 +44,8 @@ def specmd(capsys: pytest.CaptureFixture[str]) -> Specmd:
 
     def call(*arguments: str | Path) -> Result:
         code = main([str(argument) for argument in arguments])
-        return Result(code, *capsys.readouterr())
+        printed = capsys.readouterr()
+        return Result(code, printed.out, printed.err)
 
     return call
 
