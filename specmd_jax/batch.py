@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Integer
 
+from specmd_jax.counting import Counts
 from specmd_jax.errors import InputError
 from specmd_jax.policy import NEXT_USE
-from specmd_jax.simulate import Counts, PassTimes, Replay, begin, replay
+from specmd_jax.simulate import PassTimes, Replay, begin, replay
 from specmd_jax.strategy import Strategy, StrategyParams, check_strategy
 from specmd_jax.timeline import Costs
 from specmd_jax.traces.events import dense_events, first_use

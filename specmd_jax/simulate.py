@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from specmd_jax.arrays import row, total
-from specmd_jax.cache import Arrived, Served, Setting, demand, empty_cache, prefetch, rank, warm
+from specmd_jax.cache import Arrived, Setting, demand, empty_cache, prefetch, rank, warm
+from specmd_jax.counting import Counts, add_pass, count_event, no_counts
 from specmd_jax.strategy import Strategy, StrategyParams
 from specmd_jax.timeline import (
     Costs,
@@ -29,26 +30,6 @@ from specmd_jax.timeline import (
 from specmd_jax.types import CacheState, Event, Events, Flight, ModelShape, Outcome, State
 
 NO_LIMIT = 1 << 30
-
-
-class Counts(NamedTuple):
-    """What is counted, by layer of the expert (evictions: by layer being served)."""
-
-    accesses: Int[Array, "*B L"]
-    hits: Int[Array, "*B L"]
-    collisions: Int[Array, "*B L"]
-    compulsory: Int[Array, "*B L"]
-    late: Int[Array, "*B L"]
-    streamed: Int[Array, "*B L"]
-    dropped: Int[Array, "*B L"]
-    substituted: Int[Array, "*B L"]
-    on_host: Int[Array, "*B L"]
-    prefetch_used: Int[Array, "*B L"]
-    swapped: Int[Array, "*B L"]  # experts of the bent choice that the router had not chosen
-    evictions: Int[Array, "*B L"]
-    queued: Int[Array, "*B L"]
-    prefetched: Int[Array, "*B L"]
-    loads: Int[Array, "*B L Q"]  # on demand, by tier
 
 
 class Replay(NamedTuple):
@@ -88,15 +69,13 @@ def begin(
     if resident is not None:
         cache = warm(cache, resident, units)
         eviction_state = _told_of_warm_start(strategy, params, shape, cache, eviction_state)
-    none = jnp.zeros(shape.num_layers, jnp.int32)
-    by_tier = jnp.zeros(units.shape, jnp.int32)
     return Replay(
         cache,
         eviction_state,
         strategy.prefetch.init(params.prefetch, shape),
         strategy.routing.init(params.routing, shape),
         idle_link(),
-        Counts._make([none] * (len(Counts._fields) - 1) + [by_tier]),
+        no_counts(units),
         jnp.int32(0),
     )
 
@@ -179,17 +158,8 @@ def _serve_pass(
         return _serve_event(setting, costs, pass_costs, state, event)
 
     state, (counted, times) = jax.lax.scan(one_layer, state, (layers, by_layer))
-    counted = counted._replace(
-        queued=_by_target(counted.queued), prefetched=_by_target(counted.prefetched)
-    )
-    counts = jax.tree.map(jnp.add, state.counts, counted)
+    counts = add_pass(state.counts, counted)
     return state._replace(counts=counts), PassTimes(total(times.ticks), total(times.stall))
-
-
-def _by_target(by_source: Int[Array, "L D"]) -> Int[Array, " L"]:
-    """Turns counts by (layer served, layers ahead) into counts by target layer."""
-    shifted = [jnp.roll(by_source[:, d], d + 1) for d in range(by_source.shape[1])]
-    return sum(shifted, jnp.zeros(by_source.shape[0], jnp.int32))
 
 
 def _split(events: Events) -> tuple[Events, Events]:
@@ -249,7 +219,7 @@ def _serve_event(
         cache=cache, eviction=eviction_state, prefetch=prefetch_state, routing=routing_state
     )
     state, arrivals = _speculate(setting, costs, state, event, flight, link, time, window)
-    return state, (_count(setting, event, recorded, served, arrivals), times)
+    return state, (count_event(setting, event, recorded, served, arrivals), times)
 
 
 def _route(setting: Setting, state: Replay, event: Event) -> tuple[Event, State]:
@@ -312,44 +282,3 @@ def _name(
         )
         targets.append((layer, jnp.where(event.valid, priority, 0)))
     return targets
-
-
-def _count(
-    setting: Setting,
-    event: Event,
-    recorded: Bool[Array, " N"],
-    served: Served,
-    arrivals: list[Arrived],
-) -> Counts:
-    plan = served.plan
-    masks = {
-        "accesses": event.used,
-        "hits": served.hit,
-        "collisions": served.collision,
-        "compulsory": served.compulsory,
-        "late": served.late,
-        "streamed": served.streamed,
-        "dropped": plan.dropped,
-        "substituted": plan.substituted,
-        "on_host": plan.on_host,
-        "prefetch_used": served.foreseen,
-        "swapped": event.used & ~recorded,
-    }
-    tiers = range(setting.units.shape[1])
-    loads = [served.loaded & (served.tier == tier) for tier in tiers]
-    moved = [mask for one in arrivals for mask in (one.queued, one.started)]
-    sums = _sums([*masks.values(), *loads, *moved])
-    split = len(masks) + len(loads)
-    return Counts(
-        **dict(zip(masks, sums, strict=False)),
-        evictions=served.evictions + sum((one.evictions for one in arrivals), jnp.int32(0)),
-        queued=sums[split::2],
-        prefetched=sums[split + 1 :: 2],
-        loads=sums[len(masks) : split],
-    )
-
-
-def _sums(masks: list[Bool[Array, " N"]]) -> Int[Array, " M"]:
-    """Counts many masks in one reduction; as floats, which the CPU sums faster, and exactly."""
-    stacked = jnp.stack(masks).astype(jnp.float32)
-    return jnp.sum(stacked, axis=1).astype(jnp.int32)

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from specmd_jax.simulate import Counts, begin, replay
+from specmd_jax.counting import Counts
+from specmd_jax.simulate import begin, replay
 from specmd_jax.strategy import Strategy, StrategyParams
 from specmd_jax.traces import Trace
 from specmd_jax.traces.events import dense_events, first_use
