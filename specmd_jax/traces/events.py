@@ -131,7 +131,8 @@ def _upcoming(used: Bool[np.ndarray, "P L N"], lookahead: int) -> Bool[np.ndarra
 def _predicted(trace: Trace, lookahead: int) -> Integer[np.ndarray, "P L D N"]:
     """Returns the highest probability that any token of the pass foresaw, in fixed point."""
     assert trace.predicted is not None
-    fixed = np.rint(trace.predicted[:, :, :lookahead].astype(np.float64) * ONE)
+    scaled = np.rint(trace.predicted[:, :, :lookahead].astype(np.float64) * ONE)
+    fixed = scaled.astype(np.int64)
     if fixed.max(initial=0) > ONE:
         raise InputError(
             f"a predicted probability is {fixed.max() / ONE:.3g}: predictions must lie in 0..1, "
@@ -153,13 +154,14 @@ def _mean_logits(trace: Trace) -> Integer[np.ndarray, "P L N"]:
             f"a router logit is {np.abs(logits).max():.3g}, beyond {LOGIT_LIMIT}: "
             "record the logits that go into the softmax"
         )
-    return np.rint(_mean(trace, logits) * LOGIT_ONE)
+    return np.rint(_mean(trace, logits) * LOGIT_ONE).astype(np.int64)
 
 
 def _mean_probs(trace: Trace) -> Integer[np.ndarray, "P L N"]:
     logits = _logits(trace)
     grown = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.rint(_mean(trace, grown / grown.sum(axis=-1, keepdims=True)) * ONE)
+    probs = grown / grown.sum(axis=-1, keepdims=True)
+    return np.rint(_mean(trace, probs) * ONE).astype(np.int64)
 
 
 def _mean(trace: Trace, values: Float[np.ndarray, "T L N"]) -> Float[np.ndarray, "P L N"]:
