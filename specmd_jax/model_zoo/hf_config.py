@@ -105,10 +105,13 @@ class _Sizes:
         return values
 
 
-def _load(config: Mapping[str, Any] | str | Path) -> tuple[Mapping[str, Any], str]:
-    if isinstance(config, Mapping):
-        return config, str(config.get("_name_or_path") or "config")
-    path = Path(config)
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Returns the parsed config.json: `path`, or the one in the folder `path`.
+
+    Raises:
+      InputError: the file cannot be read or holds no JSON object.
+    """
+    path = Path(path)
     path = path / "config.json" if path.is_dir() else path
     try:
         parsed = json.loads(path.read_text(encoding="utf-8"))
@@ -118,7 +121,14 @@ def _load(config: Mapping[str, Any] | str | Path) -> tuple[Mapping[str, Any], st
         raise InputError(f"{path} is not JSON ({error}): give a config.json") from error
     if not isinstance(parsed, dict):
         raise InputError(f"{path} holds no JSON object: give a config.json")
-    return parsed, str(path)
+    return parsed
+
+
+def _load(config: Mapping[str, Any] | str | Path) -> tuple[Mapping[str, Any], str]:
+    if isinstance(config, Mapping):
+        return config, str(config.get("_name_or_path") or "config")
+    path = Path(config)
+    return read_json(path), str(path / "config.json" if path.is_dir() else path)
 
 
 def _text_part(raw: Mapping[str, Any]) -> dict[str, Any]:

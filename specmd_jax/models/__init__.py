@@ -1,0 +1,35 @@
+"""A mixture-of-experts decoder in Flax NNX that loads real checkpoints; it knows no cache.
+
+The routed experts are a function handed in (`ExpertFn`), so that a model that is on the device
+whole, an offloading runtime and a kernel all plug in at the same place.
+"""
+
+from specmd_jax.models.checkpoint import Checkpoint
+from specmd_jax.models.config import DecoderConfig, small_olmoe
+from specmd_jax.models.decoder import Decoder, Gate, Pass
+from specmd_jax.models.experts import ExpertFn, ExpertWeights, apply_expert, init_experts
+from specmd_jax.models.families import FAMILIES, from_hf
+from specmd_jax.models.kv_cache import KvCache, Span, empty_cache
+from specmd_jax.models.resident import resident, trainable
+from specmd_jax.models.save import save_olmoe
+
+__all__ = [
+    "FAMILIES",
+    "Checkpoint",
+    "Decoder",
+    "DecoderConfig",
+    "ExpertFn",
+    "ExpertWeights",
+    "Gate",
+    "KvCache",
+    "Pass",
+    "Span",
+    "apply_expert",
+    "empty_cache",
+    "from_hf",
+    "init_experts",
+    "resident",
+    "save_olmoe",
+    "small_olmoe",
+    "trainable",
+]

@@ -1,0 +1,35 @@
+"""The gated feed-forward block of dense layers and shared experts."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from specmd_jax.models.attention import linear
+from specmd_jax.models.config import Activation
+
+
+class FeedForward(nnx.Module):
+    """SwiGLU (arXiv 2002.05202) between two projections up and one down."""
+
+    def __init__(self, size: int, width: int, dtype: jnp.dtype | type, rngs: nnx.Rngs):
+        self.gate = linear(size, width, dtype, rngs)
+        self.up = linear(size, width, dtype, rngs)
+        self.down = linear(width, size, dtype, rngs)
+
+    def __call__(self, hidden: Float[Array, "T H"]) -> Float[Array, "T H"]:
+        """Returns what the block adds to the residual stream."""
+        return self.down(jax.nn.silu(self.gate(hidden)) * self.up(hidden))
+
+
+def gated(
+    gate: Float[Array, "... F"], up: Float[Array, "... F"], activation: Activation
+) -> Float[Array, "... F"]:
+    """Returns the activation of a gated block: SwiGLU, or gpt-oss's with its clamps.
+
+    Source of the latter: gpt-oss's reference code and model card (arXiv 2508.10925, §2).
+    """
+    if activation.limit is not None:
+        gate = jnp.minimum(gate, activation.limit)
+        up = jnp.clip(up, -activation.limit, activation.limit)
+    return gate * jax.nn.sigmoid(activation.slope * gate) * (up + activation.offset)

@@ -1,0 +1,140 @@
+"""The tensors of a checkpoint in safetensors files, memory-mapped one by one.
+
+A file is a length (8 bytes, little-endian), a JSON header that names each tensor's type, shape
+and place, and the data. Each tensor is mapped on its own and unmapped with its array, so that a
+checkpoint larger than memory can be read through.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from jaxtyping import Shaped
+
+from specmd_jax.errors import InputError
+
+INDEX = "model.safetensors.index.json"
+_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "U8": np.uint8,
+}
+
+
+class _Place(NamedTuple):
+    """Where a tensor lies."""
+
+    file: Path
+    kind: str  # as the header names its type
+    shape: tuple[int, ...]
+    begin: int  # bytes from the beginning of the file
+
+
+class TensorFiles(Mapping[str, Shaped[np.ndarray, "..."]]):
+    """All tensors of the safetensors files of a folder, by name; looking one up maps it.
+
+    Raises:
+      InputError: no such files, a file is cut short or is no safetensors file, or the index
+        names a file that is not there.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._places = {
+            name: place for file in _files(folder) for name, place in _read_header(file).items()
+        }
+
+    def __getitem__(self, name: str) -> Shaped[np.ndarray, "..."]:
+        place = self._place(name)
+        if place.kind not in _DTYPES:
+            raise InputError(
+                f"{place.file.name}: {name} has type {place.kind}, supported are "
+                f"{', '.join(_DTYPES)}: give weights that are not quantised"
+            )
+        return np.memmap(
+            place.file, _DTYPES[place.kind], mode="r", offset=place.begin, shape=place.shape
+        )
+
+    def __iter__(self):
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def shaped(self, name: str, shape: tuple[int, ...]) -> Shaped[np.ndarray, "..."]:
+        """Returns a tensor that must have `shape`.
+
+        Raises:
+          InputError: it is missing, or has another shape.
+        """
+        found = self._place(name).shape
+        if found != shape:
+            raise InputError(
+                f"{self._place(name).file.name}: {name} has shape {list(found)}, config.json "
+                f"asks for {list(shape)}: are they of the same model?"
+            )
+        return self[name]
+
+    def _place(self, name: str) -> _Place:
+        if name not in self._places:
+            raise InputError(
+                f"{self.folder} lacks the tensor {name}: is the checkpoint complete, and is its "
+                "model_type right?"
+            )
+        return self._places[name]
+
+
+def _files(folder: Path) -> list[Path]:
+    index = folder / INDEX
+    if not index.exists():
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise InputError(f"{folder} has no *.safetensors file: give a checkpoint's folder")
+        return files
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{index} is not a checkpoint's index: download it again") from error
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"{folder} lacks {missing[0]}, which its index names: download it again")
+    return [folder / name for name in names]
+
+
+def _read_header(file: Path) -> dict[str, _Place]:
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            header: dict[str, Any] = json.loads(opened.read(min(length, size)))
+        header.pop("__metadata__", None)
+        start = 8 + length
+        places = {
+            name: _Place(file, entry["dtype"], tuple(entry["shape"]), _begin(entry, start))
+            for name, entry in header.items()
+        }
+        end = max((start + entry["data_offsets"][1] for entry in header.values()), default=start)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{file} has no safetensors header: it is cut short or of another format, "
+            "download it again"
+        ) from error
+    if size < end:
+        raise InputError(f"{file} is cut short: {size} bytes of {end}, download or write it again")
+    return places
+
+
+def _begin(entry: Mapping[str, Any], start: int) -> int:
+    begin, end = entry["data_offsets"]
+    if entry["dtype"] in _DTYPES:
+        expected = int(np.prod(entry["shape"])) * np.dtype(_DTYPES[entry["dtype"]]).itemsize
+        if end - begin != expected or begin < 0:
+            raise ValueError("the header contradicts itself")
+    return start + begin

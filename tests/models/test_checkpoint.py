@@ -1,0 +1,184 @@
+"""Checkpoints: what is saved is loaded, and every defect is told in one line.
+
+Takes about 5 s.
+"""
+
+import json
+import shutil
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+
+from specmd_jax.errors import InputError
+from specmd_jax.models import Checkpoint, save_olmoe
+
+from .small import CONFIG, small_decoder
+
+GATE_UP = "model.layers.1.mlp.experts.2.up_proj.weight"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save_olmoe(folder, *small_decoder())
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy of the checkpoint, to be damaged."""
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+def shard(folder, parts: int = 3) -> None:
+    """Cuts the one file into several with an index, as large checkpoints are."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names, weight_map = sorted(tensors), {}
+    for part in range(parts):
+        file = f"model-{part + 1:05}-of-{parts:05}.safetensors"
+        mine = names[part::parts]
+        save_file({name: tensors[name] for name in mine}, folder / file)
+        weight_map |= dict.fromkeys(mine, file)
+    index = json.dumps({"weight_map": weight_map})
+    (folder / "model.safetensors.index.json").write_text(index)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_what_is_saved_is_loaded(folder, sharded):
+    if sharded:
+        shard(folder)
+    checkpoint = Checkpoint(folder)
+    decoder, experts = small_decoder()
+    assert checkpoint.config.attention == CONFIG.attention
+    assert checkpoint.config.router == CONFIG.router
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(checkpoint.decoder()), nnx.state(decoder))
+    jax.tree.map(np.testing.assert_array_equal, checkpoint.all_experts(), experts)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_stored_and_read_as_it_is(tmp_path, dtype):
+    decoder, experts = small_decoder()
+    save_olmoe(tmp_path, decoder, experts, dtype=dtype)
+    checkpoint = Checkpoint(tmp_path)
+    halves = jax.tree.map(lambda leaf: leaf.astype(dtype), experts[0])
+    stored = checkpoint.experts(0)
+    jax.tree.map(np.testing.assert_array_equal, stored, halves)
+    assert stored.down.dtype == dtype
+    assert checkpoint.experts(0, jnp.float32).down.dtype == np.float32
+    np.testing.assert_array_equal(
+        checkpoint.decoder().embedding.embedding[...],
+        decoder.embedding.embedding[...].astype(dtype).astype(jnp.float32),
+    )
+
+
+def test_host_experts_are_frozen(saved):
+    experts = Checkpoint(saved).experts(0)
+    with pytest.raises(ValueError, match="read-only"):
+        experts.down[0] = 0
+
+
+def rewrite(folder, change) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def lose(name):
+    return lambda folder: rewrite(folder, lambda tensors: tensors.pop(name))
+
+
+def reshape(name):
+    def change(tensors):
+        tensors[name] = tensors[name][:-1]
+
+    return lambda folder: rewrite(folder, change)
+
+
+def recast(folder):
+    def change(tensors):
+        tensors[GATE_UP] = tensors[GATE_UP].astype(np.int8)
+
+    rewrite(folder, change)
+
+
+def cut(bytes_left):
+    def change(folder):
+        file = folder / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:bytes_left])
+
+    return change
+
+
+def lose_a_shard(folder):
+    shard(folder)
+    (folder / "model-00002-of-00003.safetensors").unlink()
+
+
+def cut_a_shard(folder):
+    shard(folder)
+    file = folder / "model-00002-of-00003.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+def edit_config(**changes):
+    def change(folder):
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
+DEFECTS = {
+    "an expert's matrix is missing": (lose(GATE_UP), GATE_UP),
+    "a norm is missing": (lose("model.norm.weight"), "model.norm.weight"),
+    "a matrix is too short": (reshape(GATE_UP), r"up_proj.weight has shape \[15, 32\].*\[16, 32\]"),
+    "the embedding is too short": (reshape("model.embed_tokens.weight"), r"embed.*\[63, 32\]"),
+    "a matrix is quantised": (recast, "I8"),
+    "the file is cut short": (cut(-100), "cut short"),
+    "the header is cut short": (cut(100), "cut short"),
+    "the file is empty": (cut(0), "cut short"),
+    "a shard is missing": (lose_a_shard, "model-00002-of-00003.safetensors, which its index"),
+    "a shard is cut short": (cut_a_shard, "model-00002-of-00003.safetensors is cut short"),
+    "the index is no index": (
+        lambda folder: (folder / "model.safetensors.index.json").write_text("[]"),
+        "index",
+    ),
+    "there are no weights": (
+        lambda folder: (folder / "model.safetensors").unlink(),
+        "no .*safetensors",
+    ),
+    "there is no config": (lambda folder: (folder / "config.json").unlink(), "config.json"),
+    "the family is unknown": (edit_config(model_type="gpt2"), "'gpt2' is not supported.*olmoe"),
+    "the activation is unknown": (edit_config(hidden_act="gelu"), "'gelu'"),
+    "the rope is unknown": (edit_config(rope_scaling={"rope_type": "su"}), "'su'"),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_defect_is_told_in_one_line(folder, defect):
+    damage, message = DEFECTS[defect]
+    damage(folder)
+    with pytest.raises(InputError, match=message) as raised:
+        checkpoint = Checkpoint(folder)
+        checkpoint.decoder()
+        checkpoint.all_experts()
+    assert "\n" not in str(raised.value)
+
+
+def test_no_folder_is_told(tmp_path):
+    with pytest.raises(InputError, match="not a folder"):
+        Checkpoint(tmp_path / "nowhere")
+
+
+def test_only_olmoes_architecture_is_written(tmp_path):
+    decoder, experts = small_decoder()
+    decoder.config = replace(CONFIG, residual_multiplier=0.5)
+    with pytest.raises(InputError, match="OLMoE"):
+        save_olmoe(tmp_path, decoder, experts)
+    assert not list(tmp_path.iterdir())
