@@ -210,6 +210,8 @@ def _hardware(choice: Choice) -> HardwareProfile | None:
         for flag in ("link", "latency", "context"):
             if getattr(choice, flag) is not None:
                 raise InputError(f"--{flag} has no effect without a machine: add --hardware")
+        if not choice.overlap:
+            raise InputError("--no-overlap has no effect without a machine: add --hardware")
         return None
     if choice.context is not None and not 0 <= choice.context <= 1 << 24:
         raise InputError(f"context {choice.context} is no length: give tokens, for example 1024")

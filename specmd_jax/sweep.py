@@ -8,7 +8,8 @@ hand.
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ from specmd_jax.parameters import list_params
 from specmd_jax.study import Setup, run
 from specmd_jax.traces import Trace
 
+MOST = 1_000_000  # combinations: a slip of one value too many should not fill the memory
+OF_PREFETCH = ("lookahead", "touch_on_prefetch_insert", "touch_on_prefetch_hit")
 CHUNK = 256  # configurations between two writes to the journal: as many as fill a vmap
 
 
@@ -43,6 +46,9 @@ class Grid:
         Raises:
           InputError: a value is unknown or out of range, or no combination has a parameter.
         """
+        size = math.prod(len(values) for values in (*self.axes.values(), *self.params.values()))
+        if size > MOST:
+            raise InputError(f"the grid has {size:,} combinations: vary less, at most {MOST:,}")
         setups: dict[tuple, Setup] = {}
         used = set()
         for values in itertools.product(*self.axes.values()):
@@ -66,6 +72,13 @@ class Source(NamedTuple):
 
     name: str
     trace: Trace
+    prefill_tokens: int | None = None  # its tokens were regrouped so
+    batch: int | None = None
+
+    @property
+    def identity(self) -> tuple:
+        """What tells two sources of one sweep apart."""
+        return self.name, self.prefill_tokens, self.batch
 
 
 class Job(NamedTuple):
@@ -96,7 +109,7 @@ def plan(
             except InputError as error:
                 refused.append(Refusal(f"{setup.name} at {setup.capacity}", str(error)))
             else:
-                jobs.append(Job(source, setup, _key(digest, source.name, setup)))
+                jobs.append(Job(source, setup, _key(digest, source, setup)))
     return jobs, refused
 
 
@@ -133,6 +146,8 @@ def about_trace(source: Source) -> dict[str, Any]:
     trace = source.trace
     return {
         "trace": source.name,
+        "prefill_tokens": source.prefill_tokens,
+        "batch": source.batch,
         "requests": len(np.unique(trace.request)),
         "passes": trace.num_passes,
         "tokens": trace.num_tokens,
@@ -162,7 +177,7 @@ def _chunks(jobs: Sequence[Job]) -> Iterator[list[Job]]:
     for job in jobs:
         setup = job.setup
         warm = setup.capacity if setup.start != "cold" else None
-        key = (job.source.name, setup.strategy, setup.precisions, setup.hardware is None, warm)
+        key = (job.source.identity, setup.strategy, setup.precisions, setup.hardware is None, warm)
         groups.setdefault(key, []).append(job)
     for group in groups.values():
         for start in range(0, len(group), CHUNK):
@@ -171,13 +186,15 @@ def _chunks(jobs: Sequence[Job]) -> Iterator[list[Job]]:
 
 def _settled(choice: dict[str, Any]) -> dict[str, Any]:
     """Returns the choice without the settings that have no say in it."""
-    open_choice = {**choice, "lookahead": None, "admission": None}
-    strategy = make_setup(Choice(**open_choice)).strategy
-    if not strategy.prefetches:
-        choice["lookahead"] = None
+    strategy = make_setup(Choice(**_without(choice, {"lookahead", "admission"}))).strategy
+    idle: set[str] = set() if strategy.prefetches else set(OF_PREFETCH)
     if strategy.eviction.admission:
-        choice["admission"] = None
-    return choice
+        idle.add("admission")
+    return _without(choice, idle)
+
+
+def _without(choice: dict[str, Any], names: Set[str]) -> dict[str, Any]:
+    return {name: value for name, value in choice.items() if name not in names}
 
 
 def _identity(setup: Setup) -> tuple:
@@ -194,9 +211,9 @@ def _digest(trace: Trace, spec: ModelSpec | None) -> str:
     return digest.hexdigest()
 
 
-def _key(digest: str, name: str, setup: Setup) -> str:
+def _key(digest: str, source: Source, setup: Setup) -> str:
     decided = describe(setup) | {"name": setup.name, "capacity": setup.capacity}
-    decided |= {"trace": name, "start": setup.start, "precisions": setup.precisions}
+    decided |= {"source": source.identity, "start": setup.start, "precisions": setup.precisions}
     decided |= {"scope": setup.strategy.scope, "admission": setup.strategy.admission}
     decided |= {"touch": setup.strategy[-2:], "hardware": repr(setup.hardware)}
     return hashlib.sha256((digest + json.dumps(decided, sort_keys=True)).encode()).hexdigest()

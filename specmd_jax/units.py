@@ -1,5 +1,6 @@
 """Sizes and rates as people write them ("0.6GB", "4000MiB", "5GB/s"), read into plain numbers."""
 
+import math
 import re
 
 from specmd_jax.errors import InputError
@@ -44,7 +45,10 @@ def _parse(text: str, *, what: str, example: str) -> float:
     match = _QUANTITY.fullmatch(text.strip())
     if match is None:
         raise InputError(f"cannot read {what} {text!r}: write it like {example}")
-    return float(match["number"]) * _bytes_of_unit(match["unit"], text, what, example)
+    value = float(match["number"]) * _bytes_of_unit(match["unit"], text, what, example)
+    if math.isinf(value):
+        raise InputError(f"{what} {text!r} is no finite number: write it like {example}")
+    return value
 
 
 def _bytes_of_unit(unit: str, text: str, what: str, example: str) -> float:

@@ -12,7 +12,8 @@ import numpy as np
 
 from specmd_jax.batch import Config, run_batch
 from specmd_jax.bench import peers
-from specmd_jax.strategy import make_strategy
+from specmd_jax.errors import InputError
+from specmd_jax.strategy import get_policy, make_strategy
 from specmd_jax.traces import Trace, slice_passes
 from specmd_jax.traces.synthetic import SyntheticSpec, generate
 from specmd_jax.types import ModelShape
@@ -20,6 +21,7 @@ from specmd_jax.types import ModelShape
 OLMOE = ModelShape(16, 64, 8)
 POLICIES = ("lru", "lfu", "fld", "least-stale", "score-based")
 CONFIGS = (1, 16, 256, 4096)
+MOST_CONFIGS = 1 << 16
 PASSES = 512  # of the trace: one chunk
 ACCESSES_A_RUN = 16_000_000  # a run of many configurations replays fewer passes of it
 REPETITIONS = 3
@@ -46,7 +48,16 @@ def bench_simulator(
     configs: Sequence[int] = CONFIGS,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> list[Row]:
-    """Measures every engine and returns the rows; `on_row` sees each as it comes."""
+    """Measures every engine and returns the rows; `on_row` sees each as it comes.
+
+    Raises:
+      InputError: a policy is unknown, or a number of configurations is out of range.
+    """
+    for policy in policies:
+        get_policy("eviction", policy)
+    for count in configs:
+        if not 1 <= count <= MOST_CONFIGS:
+            raise InputError(f"{count} configurations: give 1 to {MOST_CONFIGS} to batch")
     rows = []
     for row in _rows(policies, configs):
         on_row(row)

@@ -31,14 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         _complain(str(interrupt) or "interrupted")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader, `head` for example, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush
+        if not isinstance(error, BrokenPipeError):  # a reader such as `head` has seen enough
+            _complain(f"the output cannot be written ({error.strerror}): make room for it")
+            return BAD_INPUT
     return OK
 
 
 def _dispatch(arguments: list[str]) -> None:
     verb, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
-    if verb in ("-h", "--help"):
+    if verb in ("-h", "--help", "help"):
         show_help()
     elif verb == "--version":
         print(f"specmd {version('specmd-jax')}")

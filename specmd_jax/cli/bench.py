@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from rich.table import Table
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from specmd_jax.cli.flags import Json, option
 from specmd_jax.cli.output import print_json, say, stdout
@@ -18,11 +18,12 @@ class Bench:
     Least-Stale, FLD and score-based eviction have no counterpart among the peers.
     """
 
-    what: Positional[Literal["simulator"]]
-    policies: Annotated[tuple[str, ...], option("E")] = ()
-    """Eviction policies to measure; default: the five key ones."""
-    configs: Annotated[tuple[int, ...], option("N")] = ()
-    """Numbers of configurations to batch; default: 1 16 256 4096."""
+    what: Annotated[Positional[Literal["simulator"]], arg(metavar="simulator")]
+    """What to measure."""
+    policies: Annotated[tuple[str, ...], option("E ...", "the five key ones")] = ()
+    """Eviction policies to measure."""
+    configs: Annotated[tuple[int, ...], option("N ...", "1 16 256 4096")] = ()
+    """Numbers of configurations to replay at once."""
     json: Json = False
     """Print one JSON object."""
 

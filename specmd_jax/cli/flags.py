@@ -22,25 +22,21 @@ def option(metavar: str, default: str = "") -> object:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slicing:
-    """Which part of the trace, and how its tokens form passes; applied in this order."""
+class Part:
+    """Which part of a trace; applied in this order."""
 
     requests: Annotated[str | None, option("A:B")] = None
     """Only the requests A to B (exclusive), counted from 0 in order of their ids."""
     passes: Annotated[str | None, option("A:B")] = None
     """Only the passes A to B (exclusive)."""
-    prefill_tokens: Annotated[int | None, option("N")] = None
-    """Make the first N tokens of each request one prefill pass, where none was recorded."""
-    batch: Annotated[int | None, option("B")] = None
-    """Decode up to B requests together (continuous batching)."""
 
     def apply(self, trace: "Trace") -> "Trace":
         """Returns the part of `trace` that is asked for.
 
         Raises:
-          InputError: it is not there, or the trace cannot be regrouped so.
+          InputError: it is not there.
         """
-        from specmd_jax.traces import batch_prefill, batch_requests, slice_passes, slice_requests
+        from specmd_jax.traces import slice_passes, slice_requests
 
         if self.requests is not None:
             ids = sorted(set(trace.request.tolist()))
@@ -48,9 +44,38 @@ class Slicing:
             trace = slice_requests(trace, ids[start:stop])
         if self.passes is not None:
             trace = slice_passes(trace, *parse_span("--passes", self.passes, trace.num_passes))
-        if self.prefill_tokens is not None:
-            trace = batch_prefill(trace, self.prefill_tokens)
-        return trace if self.batch is None else batch_requests(trace, self.batch)
+        return trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slicing(Part):
+    """Which part of the trace, and how its tokens form passes; applied in this order."""
+
+    prefill_tokens: Annotated[int | None, option("N")] = None
+    """Make the first N tokens of each request one prefill pass, where none was recorded."""
+    batch: Annotated[int | None, option("B")] = None
+    """Decode up to B requests together (continuous batching)."""
+
+    def apply(self, trace: "Trace") -> "Trace":
+        """Returns the part of `trace` that is asked for, in the passes that are asked for.
+
+        Raises:
+          InputError: it is not there, or the trace cannot be regrouped so.
+        """
+        return regroup(super().apply(trace), self.prefill_tokens, self.batch)
+
+
+def regroup(trace: "Trace", prefill_tokens: int | None, batch: int | None) -> "Trace":
+    """Returns `trace` with its tokens in other passes, where any are asked for.
+
+    Raises:
+      InputError: the trace cannot be regrouped so.
+    """
+    from specmd_jax.traces import batch_prefill, batch_requests
+
+    if prefill_tokens is not None:
+        trace = batch_prefill(trace, prefill_tokens)
+    return trace if batch is None else batch_requests(trace, batch)
 
 
 def parse_span(flag: str, text: str, size: int) -> tuple[int, int]:
@@ -81,7 +106,7 @@ def load_model(name: str | None) -> "ModelSpec | None":
     return from_config(Path(name)) if Path(name).exists() else get_model(name)
 
 
-def load_trace(path: Path, model: "ModelSpec | None", slicing: Slicing) -> "Trace":
+def load_trace(path: Path, model: "ModelSpec | None", part: Part) -> "Trace":
     """Returns the part of a trace that is asked for; the file may be of any known format.
 
     Raises:
@@ -93,4 +118,4 @@ def load_trace(path: Path, model: "ModelSpec | None", slicing: Slicing) -> "Trac
     trace = import_trace(path, ImportOptions(model=model.hf_id if model else ""))
     if model is not None:
         check_model(trace.shape, model)
-    return slicing.apply(trace)
+    return part.apply(trace)

@@ -18,7 +18,9 @@ class Import:
     Several sources are joined, one after another. `specmd list formats` names the formats.
     """
 
-    sources: Annotated[Positional[tuple[Path, ...]], arg(metavar="SRC")]
+    sources: Annotated[
+        Positional[tuple[Path, ...]], arg(metavar="SRC ...", help_behavior_hint="(at least one)")
+    ]
     """Traces, files or folders, recognised by their content."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="T")]
     """The file to write."""
@@ -40,6 +42,8 @@ class Import:
 
         if not self.sources:
             raise InputError("no source is given: name at least one trace to import")
+        if self.output.is_dir():
+            raise InputError(f"{self.output} is a folder: give a file in it, for example trace.st")
         options = ImportOptions(self.format, self.num_experts, self.top_k, self._model())
         traces = [import_trace(path, options) for path in self.sources]
         trace = self.slicing.apply(traces[0] if len(traces) == 1 else concatenate(traces))

@@ -16,7 +16,7 @@ def stdout() -> Console:
 
 def print_json(result: Mapping[str, Any]) -> None:
     """Prints one JSON object; a number that is none would be a bug."""
-    print(json.dumps(result, allow_nan=False))
+    print(json.dumps(result, allow_nan=False), flush=True)
 
 
 def say(message: str) -> None:

@@ -14,6 +14,10 @@ Flags = TypeVar("Flags")
 
 REPEATABLE = ("--param",)
 _NO_TYPE = re.compile(r"no type matching \{None\}\|(\w+) could be instantiated from \[(.*?)\].*")
+_NO_INT = re.compile(
+    r"Error parsing (\S+): (?:invalid literal for int\(\) with base 10|"
+    r"Could not find valid parse for arguments): (.*)"
+)
 _BORDER = set("─-╰╯")
 
 
@@ -63,6 +67,7 @@ def _one_line(box: str) -> str:
             sections[-1].append(inner.strip())
     sections = [section for section in sections if section]
     message = _NO_TYPE.sub(r"\2 is no \1", " ".join(sections[0])).rstrip(".: ")
+    message = _NO_INT.sub(r"\1 \2 is no whole number", message)
     for section in sections[1:]:
         if section[0].startswith("Perhaps you meant"):
             message += f"; perhaps you meant {section[1].split()[0]}"

@@ -1,5 +1,6 @@
 """`specmd sweep`: traces through a grid of caches, one row of parquet each."""
 
+import itertools
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
-from specmd_jax.cli.flags import Json, Slicing, load_model, load_trace, option
+from specmd_jax.cli.flags import Json, Part, load_model, load_trace, option, regroup
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, progress, say, stdout
 from specmd_jax.errors import InputError
@@ -15,16 +16,19 @@ from specmd_jax.errors import InputError
 if TYPE_CHECKING:
     from specmd_jax.model_zoo import ModelSpec
     from specmd_jax.sweep import Grid, Job, Refusal, Source
+    from specmd_jax.traces import Trace
 
 SHOWN = 12  # rows of the table that is printed
+WHOLE = ("lookahead", "context", "seed", "prefill_tokens", "batch")
+YES_OR_NO = ("overlap", "touch_on_prefetch_insert", "touch_on_prefetch_hit")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Axes:
     """What is varied: values apart by commas, of a flag left out the default alone.
 
-    Where one value is a list itself, its parts are joined by +: --precision bf16,int8+int4+int2,
-    --capacity 5%,8+8+4+4.
+    Where one value is a list itself, its parts are joined by +, as in
+    --capacity 5%,8+8+4+4 and --precision bf16,int8+int4+int2.
     """
 
     strategy: Annotated[str | None, option("S,...")] = None
@@ -57,6 +61,12 @@ class Axes:
     """Fixed times of a copy."""
     context: Annotated[str | None, option("N,...", "1024")] = None
     """Tokens in the KV cache of each request."""
+    overlap: Annotated[str | None, option("true,false", "true")] = None
+    """Whether resident experts compute while others load."""
+    touch_on_prefetch_insert: Annotated[str | None, option("true,false", "true")] = None
+    """Whether an insert by prefetch counts as recent."""
+    touch_on_prefetch_hit: Annotated[str | None, option("true,false", "false")] = None
+    """Whether selecting a resident expert for prefetch does."""
     param: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FAMILY.NAME=VALUE,...")] = ()
     """Parameters, applied to the combinations that have them."""
     seed: Annotated[str | None, option("N,...", "0")] = None
@@ -71,7 +81,11 @@ class Axes:
         from specmd_jax.parameters import split_assignment
         from specmd_jax.sweep import Grid
 
-        axes = {name: _values(name, text) for name, text in vars(self).items() if name != "param"}
+        axes = {
+            name: _values(name, text)
+            for name, text in vars(self).items()
+            if name != "param" and text is not None
+        }
         params: dict[str, list[str]] = {}
         for text in self.param:
             name, values = split_assignment(text)
@@ -82,18 +96,44 @@ class Axes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Passes:
+    """How the tokens of the traces form passes: varied too, values apart by commas."""
+
+    prefill_tokens: Annotated[str | None, option("N,...")] = None
+    """Make the first N tokens of each request one prefill pass, where none was recorded."""
+    batch: Annotated[str | None, option("B,...")] = None
+    """Decode up to B requests together (continuous batching)."""
+
+    def sources(self, name: str, trace: "Trace") -> "list[Source]":
+        """Returns the trace once for every grouping of its tokens.
+
+        Raises:
+          InputError: a value is no number, or the trace cannot be regrouped so.
+        """
+        from specmd_jax.sweep import Source
+
+        groupings = itertools.product(
+            *([None] if text is None else _values(flag, text) for flag, text in vars(self).items())
+        )
+        return [Source(name, regroup(trace, *grouping), *grouping) for grouping in groupings]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sweep:
     """Replay traces through every combination of a grid and write a table, one row each.
 
     A sweep that is interrupted goes on where it was when it is called again.
     """
 
-    traces: Annotated[Positional[tuple[Path, ...]], arg(metavar="T")]
+    traces: Annotated[
+        Positional[tuple[Path, ...]], arg(metavar="T ...", help_behavior_hint="(at least one)")
+    ]
     """Traces of any known format."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="R.parquet")]
     """The table to write."""
     axes: Axes = Axes()
-    slicing: Slicing = field(default_factory=Slicing)
+    passes: Passes = Passes()
+    part: Part = field(default_factory=Part)
     model: Annotated[str | None, option("M")] = None
     """The model, if the traces do not say: a name, a Hugging Face id or a config.json."""
     skip_impossible: FlagCreatePairsOff[bool] = False
@@ -133,17 +173,26 @@ class Sweep:
         self._report(rows, len(refused), time.perf_counter() - begun)
 
     def _sources(self, spec: "ModelSpec | None") -> "list[Source]":
-        from specmd_jax.sweep import Source
-
         if not self.traces:
             raise InputError("no trace is given: name at least one")
-        return [Source(str(path), load_trace(path, spec, self.slicing)) for path in self.traces]
+        seen: set[Path] = set()
+        for path in self.traces:
+            if path.resolve() in seen:
+                raise InputError(f"{path} is given twice: give each trace once")
+            seen.add(path.resolve())
+        if self.output.resolve() in seen:
+            raise InputError(f"{self.output} is one of the traces: write to another file")
+        return [
+            source
+            for path in self.traces
+            for source in self.passes.sources(str(path), load_trace(path, spec, self.part))
+        ]
 
     def _report(self, rows: list[dict[str, Any]], skipped: int, took_s: float) -> None:
         from rich.text import Text
 
+        from specmd_jax.report.comparison import show_comparison
         from specmd_jax.report.summary_table import labels
-        from specmd_jax.report.tables import show_comparison
 
         best = sort_rows(rows, self.sort)
         if self.json:
@@ -174,13 +223,14 @@ def sort_rows(rows: list[dict[str, Any]], key: str | None) -> list[dict[str, Any
     return sorted(rows, key=lambda row: (row["tpot_s"] is None, row["tpot_s"]))
 
 
-def _values(name: str, text: str | None) -> list[Any]:
+def _values(name: str, text: str) -> list[Any]:
     """Returns the values of an axis as a `Choice` takes them."""
-    if text is None:
-        return [None]
-    values: list[Any] = _split(f"--{name}", text)
-    if name in ("lookahead", "context", "seed"):
-        return [_whole(name, value) for value in values]
+    flag = f"--{name.replace('_', '-')}"
+    values: list[Any] = _split(flag, text)
+    if name in WHOLE:
+        return [_whole(flag, value) for value in values]
+    if name in YES_OR_NO:
+        return [_truth(flag, value) for value in values]
     if name == "precision":
         return [tuple(value.split("+")) for value in values]
     return [value.replace("+", ",") for value in values] if name == "capacity" else values
@@ -195,11 +245,17 @@ def _split(what: str, text: str) -> list[str]:
     return values
 
 
-def _whole(name: str, text: str) -> int:
+def _whole(flag: str, text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise InputError(f"--{name} {text!r} is no whole number") from error
+        raise InputError(f"{flag} {text!r} is no whole number: write it like 1,2,4") from error
+
+
+def _truth(flag: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise InputError(f"{flag} {text!r} is neither: write true, false or true,false")
+    return text == "true"
 
 
 def _judge(jobs: "list[Job]", refused: "list[Refusal]", skip: bool) -> None:

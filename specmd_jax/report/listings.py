@@ -110,18 +110,20 @@ def show_strategies(console: Console) -> None:
 
 
 def show_policies(console: Console) -> None:
+    known = policies()
     for family in FAMILIES:
-        table = _table(family, "what it does", "parameters")
-        for record in policies():
+        table = _table(family, "what it does")
+        for record in known:
             if record["family"] == family:
-                params = "\n".join(f"{name} {value}" for name, value in record["params"].items())
-                table.add_row(record["name"], _entry(record, "summary"), params)
+                entry = _entry(record, "summary")
+                params = ", ".join(f"{name} {value}" for name, value in record["params"].items())
+                table.add_row(record["name"], entry.append(params and f"\n{params}", "green"))
         console.print(table)
         console.print()
 
 
 def show_models(console: Console) -> None:
-    table = _table("model", "layers x experts", "expert", "int4", "experts", "the rest")
+    table = _table("model", "layers x experts", "one bf16", "one int4", "all bf16", "the rest")
     for column in table.columns[1:]:
         column.justify = "right"
     for record in models():
@@ -135,7 +137,7 @@ def show_models(console: Console) -> None:
             nbytes(record["routed_bytes"]["bf16"]),
             nbytes(record["other_bytes"]),
         )
-    table.caption = "One expert (bf16 and int4), all of them, and what is not routed (bf16)."
+    table.caption = "Sizes of one expert, of all of them, and of what is not routed (bf16)."
     console.print(table)
 
 

@@ -10,6 +10,12 @@ def count(value: int | None) -> str:
     return UNKNOWN if value is None else f"{value:,}"
 
 
+def plural(number: int, what: str) -> str:
+    """Returns how many there are of something, for example `1 pass` or `2,048 passes`."""
+    ending = "" if number == 1 else "es" if what.endswith("s") else "s"
+    return f"{count(number)} {what}{ending}"
+
+
 def percent(share: float | None) -> str:
     return UNKNOWN if share is None else f"{100 * share:.1f} %"
 

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from specmd_jax.report.quantities import UNKNOWN, count, nbytes, percent, seconds
+from specmd_jax.report.quantities import UNKNOWN, count, nbytes, percent, plural, seconds
 
 Lines = list[tuple[str, str]]
 ABREAST = 3  # blocks of figures, which fit 80 columns
@@ -20,19 +20,19 @@ def show_summary(summary: Mapping[str, Any], console: Console) -> None:
     console.print()
     console.print(_title(summary))
     for line in _facts(summary):
-        console.print(Text(f"  {line}", style="dim"))
+        console.print(Padding(Text(line, style="dim"), (0, 2), expand=False))
     console.print()
     blocks = [_block("Demand", _demand(summary)), _block("Traffic", _traffic(summary))]
     if summary["prefetch"] != "none":
         blocks.append(_block("Prefetch", _prefetch(summary)))
     if summary["hardware"] is not None:
-        blocks.append(_block(f"Time on {summary['hardware']}", _times(summary)))
+        blocks.append(_block("Time", _times(summary)))
     if "belady_misses" in summary:
         blocks.append(_block("Beside the optimum", _optimum(summary)))
     for start in range(0, len(blocks), ABREAST):
         line = Table.grid(padding=(0, 4))
         line.add_row(*blocks[start : start + ABREAST])
-        console.print(Padding(line, (0, 2, 1, 2)))
+        console.print(Padding(line, (0, 0, 1, 2), expand=False))
     show_warnings(summary["warnings"], console)
 
 
@@ -63,20 +63,26 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
     params = ", ".join(f"{name} {value}" for name, value in summary["params"].items())
     facts = [
         f"{summary['model'] or 'unknown model'}, {layers} layers x {experts} experts, top-{top_k}",
-        f"{'/'.join(Path(summary['trace']).parts[-2:])}, {_plural(summary['tokens'], 'token')} in "
-        f"{_plural(summary['passes'], 'pass')} of {_plural(summary['requests'], 'request')}",
+        f"{'/'.join(Path(summary['trace']).parts[-2:])}, {plural(summary['tokens'], 'token')} in "
+        f"{plural(summary['passes'], 'pass')} of {plural(summary['requests'], 'request')}",
         f"{summary['capacity']} = {count(summary['capacity_slots'])} slots"
         f"{'' if size is None else f' in {nbytes(size)}'}, "
-        f"{summary['cycles']:.2f} of what a token touches",
+        f"{summary['cycles']:.2f} x what a token touches",
         f"scope {summary['scope']}, {summary['admission']} admission, "
         f"{summary['start']} start, copies {'/'.join(summary['precisions'])}",
     ]
+    if summary["hardware"] is not None:
+        facts.append(_machine(summary))
     return [*facts, params] if params else facts
 
 
-def _plural(number: int, what: str) -> str:
-    ending = "" if number == 1 else "es" if what.endswith("s") else "s"
-    return f"{count(number)} {what}{ending}"
+def _machine(summary: Mapping[str, Any]) -> str:
+    latency = f"{seconds(summary['latency_s'])} a copy"
+    overlap = "" if summary["overlap"] else ", compute waits for every load"
+    return (
+        f"{summary['hardware']}, link {nbytes(summary['link_bytes_per_s'])}/s and {latency}, "
+        f"{count(summary['context'])} tokens of context{overlap}"
+    )
 
 
 def _block(title: str, lines: Lines) -> Table:

@@ -1,9 +1,14 @@
 """Bad input: exit 2, one line on standard error that names what is wrong, nothing on output."""
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
 from traces.samples import SAMPLES
+from traces.test_bad_files import BROKEN
+
+from specmd_jax.cli.verbs import VERBS
 
 from .conftest import Specmd
 
@@ -71,6 +76,9 @@ SIMULATE = [
     ("--link 5GB/s", "--link has no effect without a machine"),
     ("--latency 5us", "--latency has no effect without a machine"),
     ("--context 100", "--context has no effect without a machine"),
+    ("--no-overlap", "--no-overlap has no effect without a machine"),
+    ("--capacity 1e400GB", "capacity '1e400GB' is no size"),
+    ("--hardware h100-pcie --link 1e400GB/s", "is no finite number"),
     ("--hardware h100-pcie --link 5GB", "does not end in /s"),
     ("--hardware h100-pcie --link 0GB/s", "is zero"),
     ("--hardware h100-pcie --link 5Gb/s", "may mean bits or bytes"),
@@ -89,6 +97,8 @@ SIMULATE = [
     ("--capcity 5%", "perhaps you meant --capacity"),
     ("surplus.st", "unrecognized options: surplus.st"),
 ]
+FULL = Path("/dev/full")
+HUNDRED = ",".join(str(number) for number in range(101))
 BARE = [
     ("--prefetch next-gate", "next-gate prefetching needs predictions"),
     ("--strategy specmd-5", "next-gate prefetching needs predictions"),
@@ -112,17 +122,37 @@ OTHERS = [
     ("import -o {folder}/o.st", "no source is given"),
     ("import {full}", "missing from specmd import: -o"),
     ("import {full} -o {folder}/no/such/o.st", "cannot be written"),
-    ("import {full} -o {folder}", "cannot be written"),
+    ("import {full} -o {folder}", "is a folder: give a file in it"),
     ("import {full} -o {full}/o.st", "cannot be written"),
     ("import {full} -o {folder}/o.st --format telex", "no format 'telex'"),
     ("import {text} -o {folder}/o.st --format bigmoe", "text.csv"),
     ("import {full} -o {folder}/o.st --num-experts 9", "the trace has 8 experts a layer, not 9"),
     ("import {full} -o {folder}/o.st --num-experts 0", "num_experts 0 is outside"),
     ("import {full} {olmoe} -o {folder}/o.st", "cannot be joined"),
+    ("import {full} -o {folder}/o.st --top-k 0", "top_k 0 is outside"),
+    ("import {full} -o {folder}/o.st --passes 3:2", "--passes '3:2' is empty"),
+    ("import {full} -o {folder}/o.st --sparkle", "unrecognized options: --sparkle"),
     ("inspect {folder}/missing.st", "No such file or directory"),
+    ("inspect {full} --model gpt-5", "unknown model 'gpt-5'"),
+    ("inspect {full} --model {folder}", "give a config.json"),
+    ("inspect {full} --model {text}", "is not JSON"),
+    ("inspect {full} --requests 5:6", "which has 2 of them"),
+    ("inspect {full} --capacity 5%", "unrecognized options: --capacity"),
+    ("inspect", "missing from specmd inspect: T"),
     ("list recipes", "invalid choice 'recipes'"),
     ("list", "missing from specmd list"),
-    ("demo --tokens 0", "tokens is 0"),
+    ("list models hardware", "unrecognized options: hardware"),
+    ("demo --tokens 0", "--tokens 0 is out of range"),
+    ("demo --tokens 1000000000000", "give 1 to 4096"),
+    ("demo --tokens many", "--tokens 'many' is no whole number"),
+    ("demo trace.st", "unrecognized options: trace.st"),
+    ("bench", "missing from specmd bench"),
+    ("bench kernels", "invalid choice 'kernels'"),
+    ("bench simulator --policies lru lur", "no eviction policy is called 'lur'"),
+    ("bench simulator --configs 0", "0 configurations: give 1 to"),
+    ("bench simulator --configs 1 -3", "-3 configurations"),
+    ("bench simulator --configs 999999999", "999999999 configurations"),
+    ("bench simulator --configs many", "--configs ['many'] is no whole number"),
     ("demo --seed -1", "--seed -1 is negative"),
     ("sweep -o {folder}/r.parquet", "no trace is given"),
     ("sweep {full} --eviction lru", "missing from specmd sweep: -o"),
@@ -134,6 +164,30 @@ OTHERS = [
     ("sweep {full} -o {folder}/r.parquet --lookahead 1,x --prefetch previous", "no whole number"),
     ("sweep {full} -o {folder}/r.parquet --param eviction.decay=0.5", "no combination has"),
     ("sweep {full} -o {folder}/r.parquet --eviction lfu-decay --param eviction.decay=2", "(0, 1]"),
+    ("sweep {full} {full} -o {folder}/r.parquet", "is given twice"),
+    ("sweep {full} -o {full}", "is one of the traces"),
+    ("sweep {full} -o {folder}/r.parquet --capacity 5%,abc", "capacity 'abc' is no size"),
+    ("sweep {full} -o {folder}/r.parquet --capacity 8+8+4 --scope layer", "3 quotas for 4"),
+    ("sweep {full} -o {folder}/r.parquet --batch 1,two", "--batch 'two' is no whole number"),
+    ("sweep {full} -o {folder}/r.parquet --batch 1,0", "0 requests at a time"),
+    ("sweep {full} -o {folder}/r.parquet --prefill-tokens -1", "-1 prefill tokens"),
+    ("sweep {full} -o {folder}/r.parquet --overlap true,maybe", "'maybe' is neither"),
+    ("sweep {full} -o {folder}/r.parquet --overlap false", "--no-overlap has no effect without"),
+    ("sweep {full} -o {folder}/r.parquet --link 5GB/s", "--link has no effect without"),
+    ("sweep {full} -o {folder}/r.parquet --model gpt-5", "unknown model 'gpt-5'"),
+    ("sweep {full} {empty} -o {folder}/r.parquet", "the file is empty"),
+    ("sweep {full} -o {folder}/r.parquet --passes 0:99", "--passes '0:99' is empty or beyond"),
+    ("sweep {full} -o {folder}/r.parquet --precision int8+int8", "name a tier twice"),
+    (
+        f"sweep {{full}} -o {{folder}}/r.parquet --seed {HUNDRED} --capacity {HUNDRED} --lookahead "
+        f"{HUNDRED}",
+        "the grid has 1,030,301 combinations",
+    ),
+    (
+        "sweep {full} -o {folder}/r.parquet --eviction lfu-decay --param eviction.decay=0.5 "
+        "--param eviction.decay=0.6",
+        "parameter eviction.decay is given twice",
+    ),
     ("sweep {full} -o {folder}/r.parquet --sort tpot_s", "--sort tpot_s needs times"),
     ("sweep {full} -o {folder}/r.parquet --sort luck", "invalid choice 'luck'"),
     (
@@ -144,6 +198,12 @@ OTHERS = [
         "sweep {bare} -o {folder}/r.parquet --prefetch next-gate --skip-impossible",
         "1 of 1 combinations cannot be run",
     ),
+]
+READERS = [
+    "import {path} -o {folder}/out.st",
+    "inspect {path}",
+    "simulate {path} --json",
+    "sweep {path} -o {folder}/out.parquet",
 ]
 TABLE = [
     *((f"simulate {{full}} {flags}", problem) for flags, problem in SIMULATE),
@@ -181,5 +241,33 @@ def test_one_line_and_exit_2(
     assert not list(files["folder"].glob("*.partial*")), "nothing half-done is left behind"
 
 
-def test_the_table_is_large() -> None:
-    assert len(TABLE) >= 60
+@pytest.mark.parametrize(
+    ("kind", "command"), [(kind, READERS[at % len(READERS)]) for at, kind in enumerate(BROKEN)]
+)
+def test_a_broken_file_is_named(specmd: Specmd, tmp_path: Path, kind: str, command: str) -> None:
+    breaker, problem = BROKEN[kind]
+    path = breaker(tmp_path)
+    result = specmd(*(part.format(path=path, folder=tmp_path) for part in command.split()))
+    assert (result.code, result.out) == (2, "")
+    (line,) = result.err.splitlines()
+    assert path.name in line and re.search(problem, line)
+    assert not list(tmp_path.glob("out*")), "no output, no journal"
+
+
+@pytest.mark.parametrize("words", ["--help", "-h", "help", *(f"{verb} --help" for verb in VERBS)])
+def test_help_is_no_error(specmd: Specmd, words: str) -> None:
+    result = specmd(*words.split())
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("usage: specmd")
+    assert max(len(line) for line in result.out.splitlines()) <= 100
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no device that is always full")
+def test_a_full_disk_under_the_output_is_told(
+    specmd: Specmd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FULL.open("w") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        result = specmd("list", "models", "--json")
+    assert result.code == 2
+    assert "the output cannot be written (No space left on device)" in result.err

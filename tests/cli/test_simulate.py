@@ -66,7 +66,7 @@ def test_a_machine_gives_times(specmd: Specmd, folder: Path) -> None:
     auto = specmd(*arguments, "--capacity", "auto", "--json").json
     assert auto["capacity_slots"] > 1024 and auto["evictions"] == 0
     table = specmd(*arguments)
-    assert "Time on h100-pcie" in table.out and "TPOT" in table.out
+    assert "h100-pcie, link 52.0 GB/s" in table.out and "TPOT" in table.out
 
 
 def test_the_table_says_what_it_must(specmd: Specmd, folder: Path) -> None:

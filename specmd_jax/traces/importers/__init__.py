@@ -88,7 +88,7 @@ def import_trace(path: str | Path, options: ImportOptions | None = None) -> Trac
     try:
         return _importer(path, options.format).load(path, options)
     except InputError as error:
-        raise InputError(f"{path.name}: {_one_line(error)}") from error
+        raise InputError(f"{path.name or path}: {_one_line(error)}") from error
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror or _one_line(error)})"
