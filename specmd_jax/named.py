@@ -165,12 +165,13 @@ STRATEGIES: dict[str, Recipe] = {
 }
 
 NOT_EXPRESSIBLE = {
-    "finemoe": "matches prompt embeddings and router maps of earlier requests, which no routing "
+    "finemoe": "it matches prompt embeddings and router maps of earlier requests, which no routing "
     "trace holds, and evicts by its own predictions (arXiv 2502.05370)",
     "promoe": "its predictors are networks trained on hidden states (arXiv 2410.22134)",
-    "daop": "computes predicted experts on the host one layer early: that changes which hidden "
+    "daop": "it computes predicted experts on the host one layer early: that changes which hidden "
     "state they see (arXiv 2501.10375)",
-    "expertflow": "a trained predictor and regrouping of tokens between requests (2410.17954)",
+    "expertflow": "it needs a trained predictor, and regroups tokens between requests "
+    "(arXiv 2410.17954)",
 }
 
 
@@ -181,7 +182,7 @@ def get_recipe(name: str) -> Recipe:
       InputError: there is none of that name, or replay cannot express it.
     """
     if name in NOT_EXPRESSIBLE:
-        raise InputError(f"strategy {name!r} cannot be replayed: it {NOT_EXPRESSIBLE[name]}")
+        raise InputError(f"strategy {name!r} cannot be replayed: {NOT_EXPRESSIBLE[name]}")
     if name not in STRATEGIES:
         raise InputError(f"no strategy is called {name!r}: choose from {sorted(STRATEGIES)}")
     return STRATEGIES[name]

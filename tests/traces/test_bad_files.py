@@ -248,6 +248,11 @@ BROKEN: dict[str, tuple[Breaker, str]] = {
         edited("nvmoe", ", [1, 5], [1, 2]", ""),
         "no experts at layer 1",
     ),
+    "nvmoe: a layer beyond any model": (
+        given("x", "[[0, 1], [1000000000, 1]]\n"),
+        "layer 1000000000 is outside 0..4095",
+    ),
+    "llama.cpp: a negative layer": (given("x.csv", "layer,expert\n-1,2\n"), "layer -1 is outside"),
     "nvmoe: true for an id": (edited("nvmoe", "[0, 5]", "[0, true]"), "expected a whole number"),
     "nvmoe: nested without end": (given("x", "[[0, 1], " + "[" * 100_000), "line 1: not JSON"),
     "nvmoe: a number without end": (given("x", f"[[0, 1], [0, {HUGE}]]"), "line 1: not JSON"),

@@ -13,6 +13,8 @@ from specmd_jax.traces.importers._finish import finish
 from specmd_jax.traces.importers._options import ImportOptions
 from specmd_jax.traces.trace import DECODE, PAD, PREFILL, Provenance, Trace
 
+MAX_LAYERS = 4096  # of a model; real ones stop at some hundred
+
 
 class Choice(NamedTuple):
     """What the router chose for one token at one layer."""
@@ -115,13 +117,15 @@ class TraceBuilder:
           ragged: whether tokens may choose different numbers of experts.
 
         Raises:
-          InputError: there are no tokens, a layer is missing, or a choice differs in width.
+          InputError: there are no tokens, a layer is missing or beyond any model, or a choice
+            differs in width.
         """
         rows = list(self._rows.values())
         if not rows:
             raise InputError("no routing decision was found: record at least one pass")
         _check_widths(rows, ragged)
         layers = sorted(set().union(*(row.choices for row in rows)))
+        _check_layers(layers)
         notes = [*notes, *_layer_notes(layers), *self._pad_last_layer(layers)]
         choices = [row.choices[layer] for row in rows for layer in layers]
         widths = np.array([len(choice.experts) for choice in choices])
@@ -169,6 +173,15 @@ class TraceBuilder:
         if not padded:
             return []
         return [f"{padded} prompt tokens do not reach the last layer in the engine: padded there"]
+
+
+def _check_layers(layers: Sequence[int]) -> None:
+    for layer in (layers[0], layers[-1]):
+        if not 0 <= layer < MAX_LAYERS:
+            raise InputError(
+                f"layer {layer} is outside 0..{MAX_LAYERS - 1}: the file is damaged, or not a "
+                "routing trace"
+            )
 
 
 def _layer_notes(layers: Sequence[int]) -> list[str]:
