@@ -59,6 +59,7 @@ KEPT = (
 def replay_all(
     traces: dict[str, Trace],
     policies: Sequence[str] = tuple(POLICIES),
+    with_previous: Sequence[str] = WITH_PREVIOUS,
     on_start: Callable[[str], None] = lambda what: None,
 ) -> Rows:
     """Returns one row for each model, policy, prefetcher, precision and capacity."""
@@ -67,7 +68,7 @@ def replay_all(
         for policy in policies:
             on_start(f"{model}: {policy}")
             rows += _with_oracle(model, trace, policy)
-            if model == PAPER_MODEL and policy in WITH_PREVIOUS:
+            if model == PAPER_MODEL and policy in with_previous:
                 rows += _with_previous(model, trace, policy)
     return rows
 

@@ -6,6 +6,7 @@ picture does not single out is grey.
 
 import os
 from collections.abc import Sequence
+from contextlib import ContextDecorator
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +32,24 @@ POLICY_COLOURS = {
 }
 
 
+def house_style() -> ContextDecorator:
+    """Returns the context, or decorator, in which a whole picture is drawn."""
+    return rc_context(rc_params_from_file(STYLE, use_default_template=False))
+
+
 def panels(
     rows: int, columns: int, size: tuple[float, float], **options: Any
 ) -> tuple[Figure, list[list[Axes]]]:
-    """Returns a figure of `size` inches in the house style, and its axes row by row."""
-    with rc_context(rc_params_from_file(STYLE, use_default_template=False)):
-        figure = Figure(figsize=size)
-        axes = figure.subplots(rows, columns, squeeze=False, **options)
+    """Returns a figure of `size` inches, and its axes row by row."""
+    figure = Figure(figsize=size)
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, [list(row) for row in np.asarray(axes)]
 
 
 def save_picture(figure: Figure, path: Path) -> None:
     """Writes the figure as PNG, whole or not at all."""
     half = path.with_name(f".{path.name}.part")
-    with rc_context(rc_params_from_file(STYLE, use_default_template=False)):
-        figure.savefig(half, format="png", metadata={"Software": None})
+    figure.savefig(half, format="png", metadata={"Software": None})
     os.replace(half, path)
 
 
