@@ -62,7 +62,7 @@ def draw_misses(rows: Rows, shares: Sequence[str], title: str, path: Path) -> No
                 _bars(axis, part)
                 cycles = part[0]["cycles"]
                 slots = f"{share[:-1]} %: {part[0]['slots']} slots, C/Lk {cycles:.1f}"
-                axis.set_title(f"{model} · {slots}")
+                axis.set_title(f"{model} · {slots}", size=8.5)
             if axis is not line[0]:
                 axis.set_yticklabels([])
     for axis in axes[-1]:
