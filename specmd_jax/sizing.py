@@ -125,6 +125,7 @@ def parse_capacity(
         if scope != "layer":
             raise InputError(f"capacity {text!r} gives a quota for each layer: add --scope layer")
         quotas = np.asarray(slots, np.int64) * copies.units[:, 0]
+        _check_countable(text, int(quotas.sum()))
         return Capacity(text, quotas, sum(slots), _bytes(int(quotas.sum()), copies))
     if slots is not None:
         return _split_slots(text, slots, copies, shape, scope)
@@ -148,6 +149,11 @@ def _slots(text: str, copies: Copies, shape: ModelShape) -> int | list[int] | No
     if (share := _share(text)) is not None and copies.nbytes is None:
         return int(share * shape.num_layers * shape.num_experts)
     return None
+
+
+def _check_countable(text: str, units: int) -> None:
+    if units >= MAX_UNITS:
+        raise InputError(f"capacity {text!r} is larger than any model: give at most 100%")
 
 
 def _share(text: str) -> float | None:
@@ -189,6 +195,7 @@ def _split_slots(text: str, slots: int, copies: Copies, shape: ModelShape, scope
     layer = np.arange(shape.num_layers)
     by_layer = slots // shape.num_layers + (layer < slots % shape.num_layers)
     quotas = by_layer * copies.units[:, 0]
+    _check_countable(text, int(quotas.sum()))
     if scope == "global":
         quotas = quotas.sum(keepdims=True)
     return Capacity(text, quotas, slots, _bytes(int(quotas.sum()), copies))
@@ -197,11 +204,10 @@ def _split_slots(text: str, slots: int, copies: Copies, shape: ModelShape, scope
 def _split_bytes(text: str, nbytes: int, copies: Copies, shape: ModelShape, scope: str) -> Capacity:
     assert copies.unit_bytes is not None
     units, sizes = nbytes // copies.unit_bytes, copies.units[:, 0]
+    _check_countable(text, units)
     if (sizes == sizes[0]).all() and scope == "layer":
         split = _split_slots(text, int(units // sizes[0]), copies, shape, scope)
         return split._replace(nbytes=nbytes)
-    if units >= MAX_UNITS:
-        raise InputError(f"capacity {text!r} is larger than any model: give at most 100%")
     quotas = np.asarray([units], np.int64)
     if scope == "layer":
         layer = np.arange(shape.num_layers)

@@ -36,6 +36,8 @@ Specmd = Callable[..., Result]
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECMD_CACHE", "off")
     monkeypatch.setenv("COLUMNS", "100")
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

@@ -77,6 +77,7 @@ SIMULATE = [
     ("--latency 5us", "--latency has no effect without a machine"),
     ("--context 100", "--context has no effect without a machine"),
     ("--no-overlap", "--no-overlap has no effect without a machine"),
+    ("--capacity 999999999/layer", "capacity '999999999/layer' is larger than any model"),
     ("--capacity 1e400GB", "capacity '1e400GB' is no size"),
     ("--hardware h100-pcie --link 1e400GB/s", "is no finite number"),
     ("--hardware h100-pcie --link 5GB", "does not end in /s"),

@@ -1,15 +1,14 @@
 """`specmd simulate`, from the flags to the JSON and the table."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
+from recorded import FOLDER
 
 from .conftest import Specmd
 
-SHARED = Path(os.environ.get("SPECMD_SHARED", Path(__file__).parents[3] / "shared"))
-CONFORMANCE = SHARED / "conformance" / "replay.json"
+CONFORMANCE = FOLDER.parent / "conformance" / "replay.json"
 KEYS = (
     "trace model strategy capacity_slots capacity_bytes cycles scope accesses hits misses "
     "collisions loads evictions bytes_loaded prefetched prefetch_used prefetch_late hit_rate "
@@ -111,7 +110,7 @@ def test_there_are_a_dozen_rows() -> None:
 def test_conformance(specmd: Specmd, row: dict) -> None:
     cache = ("--eviction", row["policy"], "--prefetch", row["prefetch"], "--scope", row["scope"])
     flags = ("--capacity", row["capacity"], "--passes", f"0:{row['tokens']}", "--no-regret")
-    path = SHARED / "traces" / row["trace"] / "trace.npz"
+    path = FOLDER / row["trace"] / "trace.npz"
     summary = specmd("simulate", path, *cache, *flags, "--json").json
     assert summary["accesses"] == row["asked"]
     counts = ("hits", "misses", "collisions", "loads", "evictions", "prefetched", "prefetch_used")

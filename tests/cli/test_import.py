@@ -1,0 +1,93 @@
+"""`specmd import`: every format becomes the same file, and nothing is lost or half-written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recorded import FOLDER
+from traces.samples import EXPERTS, LAYERS, SAMPLES, TOKENS, TOP_K
+
+from specmd_jax.traces import Trace, import_trace, read_trace
+
+from .conftest import Specmd
+
+ORIGINALS = sorted(
+    path
+    for path in FOLDER.glob("*/original/*")
+    if path.suffix in (".json", ".jsonl", ".csv", ".txt")
+)
+
+
+def assert_same(one: Trace, other: Trace) -> None:
+    for name in ("experts", "step", "request", "phase", "weights", "logits", "predicted"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_format_becomes_a_file_of_our_own(specmd: Specmd, tmp_path: Path, name: str) -> None:
+    source = SAMPLES[name](tmp_path)
+    result = specmd("import", source, "-o", tmp_path / "out.st", "--json")
+    assert (result.code, result.err) == (0, "")
+    record = result.json
+    assert record["output"] == str(tmp_path / "out.st")
+    shape = [record[key] for key in ("tokens", "layers", "experts", "top_k")]
+    assert shape == [TOKENS, LAYERS, EXPERTS, TOP_K]
+    assert_same(read_trace(tmp_path / "out.st"), import_trace(source))
+
+
+@pytest.mark.skipif(not ORIGINALS, reason="no recorded traces here")
+@pytest.mark.parametrize("source", ORIGINALS, ids=lambda path: path.name)
+def test_files_of_real_producers(specmd: Specmd, tmp_path: Path, source: Path) -> None:
+    result = specmd("import", source, "-o", tmp_path / "out.st", "--json")
+    assert result.code == 0
+    assert result.json["tokens"] == read_trace(tmp_path / "out.st").num_tokens > 0
+
+
+def test_the_card_says_what_was_read_and_what_was_assumed(specmd: Specmd, tmp_path: Path) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_text("layer,expert\n0,1\n0,3\n1,0\n1,2\n")
+    result = specmd("import", table, "-o", tmp_path / "out.st")
+    assert (result.code, result.err) == (0, "")
+    assert "2 layers x 4 experts, top-2" in result.out
+    assert "1 (0 prefill), 1 pass, 1 request" in result.out
+    assert "assumed" in result.out and "highest id + 1 = 4" in result.out
+
+
+def test_what_the_file_does_not_say_can_be_given(specmd: Specmd, tmp_path: Path) -> None:
+    source = SAMPLES["nvmoe"](tmp_path)
+    flags = ("--num-experts", "64", "--model", "olmoe-1b-7b-0924", "--format", "nvmoe")
+    record = specmd("import", source, "-o", tmp_path / "out.st", *flags, "--json").json
+    assert record["experts"] == 64
+    assert record["model"] == "allenai/OLMoE-1B-7B-0924"
+    assert not any("highest id" in note for note in record["notes"])
+
+
+def test_sources_are_joined_as_requests_of_their_own(specmd: Specmd, tmp_path: Path) -> None:
+    one, two = SAMPLES["nvmoe"](tmp_path), SAMPLES["swarm"](tmp_path)
+    record = specmd("import", one, two, "-o", tmp_path / "out.st", "--json").json
+    assert (record["requests"], record["tokens"]) == (2, 2 * TOKENS)
+    joined = read_trace(tmp_path / "out.st")
+    np.testing.assert_array_equal(joined.experts[:TOKENS], import_trace(one).experts)
+    np.testing.assert_array_equal(joined.experts[TOKENS:], import_trace(two).experts)
+
+
+def test_a_part_can_be_taken_and_regrouped(specmd: Specmd, folder: Path, tmp_path: Path) -> None:
+    flags = ("--requests", "0:1", "--passes", "0:12", "--prefill-tokens", "5")
+    record = specmd("import", folder / "full.st", "-o", tmp_path / "out.st", *flags, "--json").json
+    assert (record["requests"], record["tokens"]) == (1, 12)
+    assert (record["prefill_tokens"], record["passes"]) == (5, 8)
+    assert set(record["records"]) == {"weights", "logits", "predicted"}
+
+
+def test_a_trace_can_be_imported_onto_itself(specmd: Specmd, tmp_path: Path) -> None:
+    path = SAMPLES["specmd"](tmp_path)
+    before = read_trace(path)
+    assert specmd("import", path, "-o", path).code == 0
+    assert_same(read_trace(path), before)
+
+
+def test_a_failed_import_leaves_the_old_file(specmd: Specmd, tmp_path: Path) -> None:
+    path = SAMPLES["specmd"](tmp_path)
+    before = path.read_bytes()
+    assert specmd("import", SAMPLES["nvmoe"](tmp_path), "-o", path, "--top-k", "-1").code == 2
+    assert path.read_bytes() == before
