@@ -5,6 +5,7 @@ from io import StringIO
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -13,7 +14,8 @@ from specmd_jax.report.capacity_split import SENTENCES, split_misses, verdicts
 from specmd_jax.report.inspection import inspect_trace, show_inspection
 from specmd_jax.strategy import make_strategy
 from specmd_jax.study import Setup, run
-from specmd_jax.traces import Trace
+from specmd_jax.traces import DECODE, Trace
+from specmd_jax.traces.analysis import hit_curve, reuse_profile
 from specmd_jax.traces.synthetic import SyntheticSpec, generate
 from specmd_jax.types import ModelShape
 
@@ -48,7 +50,7 @@ def test_the_parts_of_the_misses_add_up(result: dict[str, Any], policy: str):
         parts = split["unavoidable"] + split["admission"] + split["victim_choice"]
         assert parts == split["misses"]
         assert 0 <= split["compulsory"] <= split["unavoidable"] <= split["misses"]
-        assert split["admission"] >= 0
+        assert min(split["admission"], split["victim_choice"]) >= 0
 
 
 def test_the_best_policy_is_no_optimum_and_misses_least(result: dict[str, Any]):
@@ -113,3 +115,44 @@ def test_it_fits_a_terminal_of_eighty_columns(result: dict[str, Any]):
     show_inspection(result, Console(file=page, width=80, no_color=True))
     assert max(len(line) for line in page.getvalue().splitlines()) <= 80
     assert "working set" in page.getvalue() and "victim choice" in page.getvalue()
+
+
+def test_a_pool_a_layer_that_beats_the_forced_optimum_has_no_victim_choice():
+    split = split_misses(misses=960, belady=980, bypass=920, compulsory=10)
+    assert (split["unavoidable"], split["admission"], split["victim_choice"]) == (920, 40, 0)
+
+
+def test_reuse_is_the_capacity_from_which_lru_hits(trace: Trace, result: dict[str, Any]):
+    facts, hits = result["facts"], hit_curve(reuse_profile(trace))
+    for name, share in (("reuse_median", 0.5), ("reuse_90_percent", 0.9)):
+        slots = facts[name]
+        assert hits[slots - 1] < share * hits[-1] <= hits[slots]
+    assert facts["first_use_share"] == pytest.approx(1 - hits[-1])
+
+
+def test_loops_are_named(result: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    curve = result["curve"]  # it does not matter here, and another would be compiled
+    monkeypatch.setattr("specmd_jax.report.inspection.capacity_curve", lambda *_: curve)
+    once = generate(SyntheticSpec(SHAPE, requests=2, tokens=20), seed=1)
+    rounds = decode_again(once, times=10)
+    result = inspect_trace(rounds)
+    assert result["facts"]["is_loop"] and result["facts"]["loop_requests"] == (0, 1)
+    assert "2 of 2 requests fell into repetition (number 0, 1)" in result["warnings"][0]
+    page = StringIO()
+    show_inspection(result, Console(file=page, width=80, no_color=True))
+    assert "REPETITION LOOP" in page.getvalue()
+
+
+def decode_again(trace: Trace, times: int) -> Trace:
+    """The decode tokens of each request, over and over."""
+    rows = np.concatenate([
+        np.tile(np.flatnonzero((trace.request == request) & (trace.phase == DECODE)), times)
+        for request in np.unique(trace.request)
+    ])  # fmt: skip
+    return Trace(
+        trace.experts[rows],
+        trace.num_experts,
+        step=np.arange(len(rows), dtype=np.int32),
+        request=trace.request[rows],
+        phase=trace.phase[rows],
+    )

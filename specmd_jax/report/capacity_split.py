@@ -2,7 +2,8 @@
 
 Two optima that know the future divide the misses of a policy in three. *Unavoidable* are those
 that even Belady's optimum with a choice of admission has; *admission* is what having to admit adds
-to them; the rest is *victim choice*, the most that any other eviction policy could win.
+to them; the rest is *victim choice*, the most that any other eviction policy could win. Both optima
+hold for copies of one size; for several sizes they are good guesses.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,8 +26,8 @@ ENOUGH = 0.05  # of the accesses missed: from here on there is little to win
 SENTENCES = {
     "cold start": "even the optimum misses {optimum} of accesses, mostly first uses: a warm start "
     "or a longer run, not a better policy",
-    "working set": "even the optimum misses {optimum} of accesses: more capacity or fewer bytes, "
-    "not a better policy",
+    "working set": "even the optimum misses {optimum} of accesses: more capacity or fewer bytes "
+    "help most; perfect victims would save {victim_choice} of the misses",
     "admission": "{admission} of the misses come from retaining what had better been streamed",
     "policy": "{victim_choice} of the misses are victim choice: a better policy can win part of "
     "that",
@@ -64,17 +65,23 @@ def capacity_curve(
 def split_misses(misses: int, belady: int, bypass: int, compulsory: int) -> dict[str, int]:
     """Returns whose fault `misses` are: unavoidable + admission + victim_choice gives them all.
 
+    A pool too small for an event's demand streams the rest, which is a way to decline. So a policy
+    with a pool for each layer may beat the optimum that has to admit to a pool over all layers;
+    no part of its misses is then victim choice.
+
     Args:
       belady: misses of the optimum that has to admit, at the same capacity.
       bypass: misses of the optimum that may decline.
       compulsory: first uses, a part of the unavoidable.
     """
+    forced = min(misses, belady)
+    unavoidable = min(forced, bypass)
     return {
         "misses": misses,
         "compulsory": compulsory,
-        "unavoidable": bypass,
-        "admission": belady - bypass,
-        "victim_choice": misses - belady,
+        "unavoidable": unavoidable,
+        "admission": forced - unavoidable,
+        "victim_choice": misses - forced,
     }
 
 

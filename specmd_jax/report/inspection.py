@@ -11,8 +11,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from specmd_jax.report.capacity_split import capacity_curve, share_range, verdicts
-from specmd_jax.report.quantities import count, nbytes, percent
+from specmd_jax.report.capacity_split import OPTIMA, capacity_curve, share_range, verdicts
+from specmd_jax.report.quantities import count, nbytes, percent, plural
 from specmd_jax.report.tables import describe_trace
 from specmd_jax.traces import Trace, slice_passes
 from specmd_jax.traces.analysis import summarise
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from specmd_jax.model_zoo import ModelSpec
 
 MAX_PASSES = 4000
-BAR = 24  # characters that stand for all accesses
+BAR = 18  # characters that stand for all accesses
 PARTS = (  # of a miss bar, each with its glyph, so that it reads without colours too
     ("unavoidable", "█", "bright_black"),
     ("admission", "▓", "yellow"),
@@ -29,7 +29,7 @@ PARTS = (  # of a miss bar, each with its glyph, so that it reads without colour
 )
 COLUMNS = {
     "lru": "LRU",
-    "lru per layer": "LRU/layer",
+    "lru per layer": "LRU a\nlayer",
     "lfu": "LFU",
     "belady": "Belady",
     "belady-bypass": "bypass",
@@ -82,13 +82,20 @@ def _warnings(facts: dict[str, Any], replayed: int) -> list[str]:
     notes = []
     if facts["loops"]:
         notes.append(
-            f"{facts['loops']} of {facts['requests']} request(s) fell into repetition, "
-            f"{percent(facts['loop_share'])} of the decode tokens"
+            f"{facts['loops']} of {plural(facts['requests'], 'request')} fell into repetition "
+            f"({_first(facts['loop_requests'])}), {percent(facts['loop_share'])} of the decode "
+            "tokens"
             + (": a stress case, its hit rates are no evidence" if facts["is_loop"] else "")
         )
     if replayed < facts["passes"]:
         notes.append(f"the curve replays the first {replayed:,} of {facts['passes']:,} passes only")
     return notes
+
+
+def _first(numbers: tuple[int, ...], most: int = 5) -> str:
+    """Names the first few requests."""
+    named = ", ".join(map(str, numbers[:most]))
+    return f"number {named}" + (", ..." if len(numbers) > most else "")
 
 
 def show_inspection(result: dict[str, Any], console: Console) -> None:
@@ -99,15 +106,15 @@ def show_inspection(result: dict[str, Any], console: Console) -> None:
         (f"  {facts['layers']} layers x {facts['experts']} experts, top-{facts['top_k']}", "dim"),
     )
     console.print()
-    console.print(Padding(title, (0, 2)))
+    console.print(Padding(title, (0, 2), expand=False))
     if facts["is_loop"]:
         console.print(Padding(_alarm(result["warnings"][0]), (0, 2)))
-    console.print(Padding(_facts_table(facts), (1, 2)))
-    console.print(Padding(_curve_table(result["curve"]), (0, 2)))
-    console.print(Padding(_legend(), (0, 2, 1, 2)))
-    console.print(Padding(_verdict_table(result["verdicts"]), (0, 2)))
+    console.print(Padding(_facts_table(facts), (1, 2), expand=False))
+    console.print(Padding(_curve_table(result["curve"]), (0, 0, 0, 2), expand=False))
+    console.print(Padding(_legend(), (0, 0, 1, 2), expand=False))
+    console.print(Padding(_verdict_table(result["verdicts"]), (0, 2, 1, 2), expand=False))
     for note in _footnotes(result):
-        console.print(Padding(Text(note, "dim"), (0, 2)))
+        console.print(Padding(Text(note, "dim"), (0, 2), expand=False))
     console.print()
 
 
@@ -128,7 +135,7 @@ def _facts(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
         (
             "tokens",
             count(facts["tokens"]),
-            f"{count(facts['requests'])} request(s), {count(facts['passes'])} passes, "
+            f"{plural(facts['requests'], 'request')}, {plural(facts['passes'], 'pass')}, "
             f"{percent(facts['prefill_share'])} prefill",
         ),
         (
@@ -151,6 +158,12 @@ def _facts(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
             f"of all {count(total)} experts in one pass, "
             f"{percent(facts['eight_pass_experts'] / total)} in eight",
         ),
+        (
+            "reuse",
+            f"{count(facts['reuse_median'])} slots",
+            f"LRU needs to reach the median use of an expert, {count(facts['reuse_90_percent'])} "
+            f"for 90 %; first uses are {percent(facts['first_use_share'])}",
+        ),
         ("recorded", ", ".join(facts["records"]) or "ids only", _use_of(facts["records"])),
     ]
 
@@ -170,11 +183,13 @@ def _whole(share: float | None) -> str:
 
 
 def _curve_table(curve: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold cyan", show_edge=False)
+    table = Table(
+        box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold cyan", show_edge=False
+    )
     names = [name for name in COLUMNS if name in curve[0]["hit_rate"]]
-    for heading in ("experts", "slots", "C/(Lk)", *(COLUMNS[name] for name in names)):
+    for heading in ("size", "slots", "C/Lk", *(COLUMNS[name] for name in names)):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("misses of the best policy", no_wrap=True)
+    table.add_column("misses of best *", no_wrap=True)
     for point in curve:
         rates = [_rate(point, name) for name in names]
         table.add_row(
@@ -185,9 +200,10 @@ def _curve_table(curve: list[dict[str, Any]]) -> Table:
 
 
 def _rate(point: dict[str, Any], name: str) -> Text:
-    """Writes a hit rate in percent; the best practical policy stands out."""
-    style = "bold" if name == point["best"] else "dim" if name.startswith("belady") else ""
-    return Text(f"{100 * point['hit_rate'][name]:.1f}", style)
+    """Writes a hit rate in percent; the best practical policy stands out, with a star."""
+    style = "bold" if name == point["best"] else "dim" if name in OPTIMA else ""
+    star = "" if name in OPTIMA else "*" if name == point["best"] else " "
+    return Text(f"{100 * point['hit_rate'][name]:.1f}{star}", style)
 
 
 def _bar(split: dict[str, int], accesses: int) -> Text:
@@ -202,7 +218,7 @@ def _bar(split: dict[str, int], accesses: int) -> Text:
 
 
 def _legend() -> Text:
-    legend = Text("hit rates in %; ", "dim")
+    legend = Text("hit rates in %, * best   ", "dim")
     for part, glyph, style in PARTS:
         legend.append(glyph, style).append(f" {part.replace('_', ' ')}  ", "dim")
     return legend.append("· hits", "dim")
@@ -223,6 +239,12 @@ def _footnotes(result: dict[str, Any]) -> list[str]:
         f"{result['label']}, scope {result['scope']}, cold start, no prefetch; the optima know the "
         "future, so victim choice is an upper bound."
     ]
+    in_vain = [point["cycles"] for point in curve if point["hit_rate"]["lru"] == 0]
+    if in_vain and result["scope"] == "global":
+        notes.append(
+            f"LRU over one pool hits nothing up to C/Lk {max(in_vain):.2f}: by the time a layer's "
+            "turn comes again the other layers have evicted what it used."
+        )
     middle = next((p for p in curve if p["share"] >= 0.1 and p["lru_share_for_belady"]), None)
     if middle:
         notes.append(

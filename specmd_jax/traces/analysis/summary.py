@@ -36,10 +36,14 @@ class TraceSummary(NamedTuple):
     jaccard: float  # the same pairs as `overlap`, over the union
     pass_experts: float  # distinct (layer, expert) pairs of one pass, mean
     eight_pass_experts: float  # of eight passes on end
+    reuse_median: int | None  # slots in which LRU keeps half of the uses that are no first ones
+    reuse_90_percent: int | None  # the same for 90 %; None: all uses are first ones
+    first_use_share: float  # of the accesses: compulsory misses
     lru_hits_quarter: float  # global LRU from cold, a quarter of all experts fit
     lru_hits_half: float
     lru_exact_from: int  # slots: below, the LRU figures are only a trend
     loops: int  # requests that fell into repetition
+    loop_requests: tuple[int, ...]  # which
     loop_share: float  # of decode tokens
     is_loop: bool  # True: a stress case, not evidence
 
@@ -64,8 +68,9 @@ def summarise(trace: Trace) -> TraceSummary:
         **_repetition(trace),
         pass_experts=float(near),
         eight_pass_experts=float(wide),
-        **_lru(trace),
+        **_reuse(trace),
         loops=len(looped.loops),
+        loop_requests=tuple(loop.request for loop in looped.loops),
         loop_share=looped.share,
         is_loop=looped.is_loop,
     )
@@ -96,15 +101,23 @@ def _repetition(trace: Trace) -> dict[str, float]:
     return {name: _mean(values) for name, values in measures.items()}
 
 
-def _lru(trace: Trace) -> dict:
+def _reuse(trace: Trace) -> dict:
     profile = reuse_profile(trace)
     hits = hit_curve(profile)
     slots = len(hits) - 1
     return {
+        "reuse_median": _depth(hits, 0.5),
+        "reuse_90_percent": _depth(hits, 0.9),
+        "first_use_share": float(1 - hits[-1]),
         "lru_hits_quarter": float(hits[slots // 4]),
         "lru_hits_half": float(hits[slots // 2]),
         "lru_exact_from": exact_from(profile),
     }
+
+
+def _depth(hits: np.ndarray, share: float) -> int | None:
+    """Least capacity that hits a share of what can be hit at all."""
+    return int((hits < share * hits[-1]).sum()) if hits[-1] else None
 
 
 def _mean(values: np.ndarray) -> float:
