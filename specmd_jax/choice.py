@@ -88,7 +88,7 @@ def make_setup(choice: Choice) -> Setup:
         name=_label(choice),
         capacity=choice.capacity,
         precisions=_precisions(choice.precision or recipe.precisions or (BASE_PRECISION,)),
-        start=_start(choice.start or recipe.start),
+        start=_start(recipe.start if choice.start is None else choice.start),
         hardware=_hardware(choice),
         context=1024 if choice.context is None else choice.context,
         overlap=choice.overlap,
@@ -158,10 +158,9 @@ def parse_seconds(text: str) -> float:
 
 def _strategy(choice: Choice, recipe: Recipe) -> Strategy:
     base = recipe.strategy
-    names = {
-        family: getattr(choice, family) or policy_name(family, getattr(base, family)) or ""
-        for family in FAMILIES
-    }
+    names = {family: policy_name(family, getattr(base, family)) or "" for family in FAMILIES}
+    asked = {family: getattr(choice, family) for family in FAMILIES}
+    names |= {family: name for family, name in asked.items() if name is not None}
     fixed = get_policy("eviction", names["eviction"]).admission
     if fixed and choice.admission not in (None, fixed):
         raise InputError(
@@ -170,8 +169,8 @@ def _strategy(choice: Choice, recipe: Recipe) -> Strategy:
         )
     strategy = make_strategy(
         **names,
-        scope=choice.scope or base.scope,
-        admission=choice.admission or "forced",
+        scope=base.scope if choice.scope is None else choice.scope,
+        admission="forced" if choice.admission is None else choice.admission,
         touch_on_prefetch_insert=choice.touch_on_prefetch_insert,
         touch_on_prefetch_hit=choice.touch_on_prefetch_hit,
     )
