@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Int
 
 from specmd_jax.arrays import layers, row, total, with_row, zeros
 from specmd_jax.policy import Eviction
-from specmd_jax.types import CacheState, Event, ModelShape, Outcome
+from specmd_jax.types import ABSENT, CacheState, Event, ModelShape, Outcome
 
 
 class SieveState(NamedTuple):
@@ -56,9 +56,13 @@ def _sweep(state: SieveState, cache: CacheState, event: Event, outcome: Outcome)
     shape = ModelShape(*cache.tier.shape, top_k=0)
     pool = (cache.copies.shape[0] == 1) | (layers(shape) == outcome.layer)
     passed = pool & (full_lap | (_position(state) <= farthest))
+    here = row(cache.tier, outcome.layer)
+    remaining = with_row(cache.tier, outcome.layer, jnp.where(outcome.inserted, ABSENT, here)) >= 0
+    newer = jnp.any(pool & remaining & (state.number > last))
+    hand = jnp.where(newer, last + 1, 0)  # past the newest copy it starts from the oldest again
     return state._replace(
         visited=state.visited & ~passed,
-        hand=jnp.where(pool[:, 0] & jnp.any(gone), last + 1, state.hand),
+        hand=jnp.where(pool[:, 0] & jnp.any(gone), hand, state.hand),
     )
 
 

@@ -45,9 +45,11 @@ class Sieve(Eviction):
         last = max(visited or evicted, key=position.__getitem__)
         passed = members if visited else [c for c in members if position[c] <= position[last]]
         self.visited -= set(passed)
-        self.hand[pool] = self.number[last] + 1
+        reached = self.number[last]
         for copy in evicted:
             del self.number[copy]
+        newer = [copy for copy in members if self.number.get(copy, -1) > reached]
+        self.hand[pool] = reached + 1 if newer else 0
 
     def _insert(self, copies: Iterable[Copy]) -> None:
         for copy in copies:
