@@ -13,7 +13,7 @@ from specmd_jax.errors import InputError
 from specmd_jax.traces import Trace, import_trace, slice_passes, slice_requests
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get("SPECMD_SHARED", ROOT.parent / "shared"))
+SHARED = Path(os.environ.get("SPECMD_RECORDINGS", ROOT.parent / "shared"))
 RECORDED = SHARED / "traces"
 RESULTS = Path(__file__).parent / "results"
 

@@ -133,7 +133,7 @@ def counts_add_up(run: Run) -> None:
     count, demanded = run.seen.total, run.seen.demanded
     fates = ("hits", "late", "loads", "dropped", "substituted", "on_host")
     assert (count["accesses"] == demanded.sum()).all()
-    assert (sum(count[name] for name in fates) == count["accesses"]).all()
+    assert np.all(sum(count[name] for name in fates) == count["accesses"])
     misses = count["accesses"] - count["hits"]
     for part in ("collisions", "compulsory"):
         assert (count[part] <= misses).all(), part

@@ -1,17 +1,26 @@
-"""The recorded traces that tests may use where they are at hand: SPECMD_SHARED/traces."""
+"""The recordings that tests use where they are at hand: SPECMD_RECORDINGS, or beside the checkout.
+
+traces/ holds real routing traces, conformance/ counts that another program made of them.
+"""
 
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from specmd_jax.traces.trace import DECODE, Trace
 
-FOLDER = Path(os.environ.get("SPECMD_SHARED", Path(__file__).parents[2] / "shared")) / "traces"
+RECORDINGS = Path(os.environ.get("SPECMD_RECORDINGS", Path(__file__).parents[2] / "shared"))
+FOLDER = RECORDINGS / "traces"
+CONFORMANCE = RECORDINGS / "conformance"
 NAMES = sorted(path.parent.name for path in FOLDER.glob("*/trace.npz"))
 needs_recorded = pytest.mark.skipif(not NAMES, reason="no recorded traces here")
+needs_conformance = pytest.mark.skipif(
+    not CONFORMANCE.is_dir(), reason="no recorded counts here: name their folder SPECMD_RECORDINGS"
+)
 
 
 def recorded(name: str) -> Trace:
@@ -27,3 +36,9 @@ def recorded(name: str) -> Trace:
         request=request,
         phase=np.full(tokens, DECODE, np.uint8),
     )
+
+
+def conformance(name: str) -> Any:
+    """Returns the counts in one file of the recordings, [] where there are none."""
+    path = CONFORMANCE / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else []

@@ -202,7 +202,7 @@ def test_experts_without_a_gate_have_two_matrices():
 
 
 def test_shapes_are_those_of_recorded_traces():
-    folder = Path(os.environ.get("SPECMD_SHARED", Path(__file__).parents[2] / "shared")) / "traces"
+    folder = Path(os.environ.get("SPECMD_RECORDINGS", Path(__file__).parents[2] / "shared")) / "traces"
     if not folder.is_dir():
         pytest.skip("no recorded traces here")
     recorded = {

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from oracle import Case, Config, Costs, Result, simulate
 from oracle.cases import cases
 
-SHARED = Path(os.environ.get("SPECMD_SHARED", Path(__file__).parents[2] / "shared"))
+SHARED = Path(os.environ.get("SPECMD_RECORDINGS", Path(__file__).parents[2] / "shared"))
 CONFORMANCE = SHARED / "conformance"
 
 
@@ -46,7 +46,7 @@ def test_replay_has_the_counts_of_an_outside_program(row: dict):
     assert counts == {name: row[name] for name in counts}
 
 
-@pytest.mark.skipif(not CONFORMANCE.exists(), reason="needs SPECMD_SHARED")
+@pytest.mark.skipif(not CONFORMANCE.exists(), reason="needs SPECMD_RECORDINGS")
 def test_toy_has_the_counts_of_an_outside_program():
     toy = json.loads((CONFORMANCE / "toy.json").read_text())
     chosen = np.array(toy["passes"])[:, None].repeat(toy["layers"], axis=1)

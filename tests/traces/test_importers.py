@@ -30,7 +30,7 @@ from .samples import (
     trace,
 )
 
-SHARED = Path(os.environ.get("SPECMD_SHARED", Path(__file__).parents[2] / ".." / "shared"))
+SHARED = Path(os.environ.get("SPECMD_RECORDINGS", Path(__file__).parents[2] / ".." / "shared"))
 ORIGINALS = SHARED / "traces"
 
 WITH_PHASES = (

@@ -1,0 +1,174 @@
+"""The laws that every eviction policy obeys, under every scope and admission, from one table.
+
+A policy that is added to the dict is tried here by itself.
+"""
+
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from laws import (
+    FITS,
+    LARGEST,
+    LAWS,
+    SHAPE,
+    SLOTS,
+    UNEQUAL,
+    Way,
+    demand_stays,
+    demands,
+    lone_demands,
+    split,
+    trace_of,
+    ways,
+)
+from laws import run as replay_way
+
+from specmd_jax import batch
+from specmd_jax.batch import Config, Tally, run_batch
+from specmd_jax.errors import InputError
+from specmd_jax.policy import Eviction, stateless_init, stateless_update
+from specmd_jax.strategy import SCOPES, Strategy, make_strategy
+from specmd_jax.timeline import Costs
+from specmd_jax.traces import Trace
+
+given_some = partial(
+    settings,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+UNITS = np.ones((SHAPE.num_layers, 1), np.int32)
+
+
+@pytest.mark.parametrize("way", ways(), ids=str)
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_law(law, way: Way):
+    @given_some(max_examples=8)
+    @given(lone_demands())
+    def check(masks: np.ndarray):
+        trace = trace_of(masks)
+        law(replay_way(way, trace))
+        # A pass goes on after the layer that it demands, so a later layer's prefetch may have
+        # evicted what was demanded: only without prefetch is it there when the pass ends.
+        law(replay_way(way, trace, units=UNEQUAL, recall=0.0 if law is demand_stays else 0.6))
+
+    check()
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_no_forced_policy_beats_belady_where_every_event_fits(scope: str):
+    names = [way for way in ways() if way.scope == scope and way.admission == "forced"]
+    fits = (LARGEST if scope == "global" else FITS) <= SLOTS
+
+    @given_some(max_examples=10)
+    @given(demands())
+    def check(masks: np.ndarray):
+        trace = trace_of(masks)
+        best = replay_way(Way("belady", scope, "forced"), trace).seen.total["hits"][fits]
+        for way in names:
+            hits = replay_way(way, trace).seen.total["hits"][fits]
+            assert (hits <= best).all(), str(way)
+
+    check()
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_more_slots_never_cost_lru_a_hit(scope: str):
+    fits = (LARGEST if scope == "global" else FITS) <= SLOTS
+
+    @given_some(max_examples=60)
+    @given(demands())
+    def check(masks: np.ndarray):
+        hits = replay_way(Way("lru", scope, "forced"), trace_of(masks)).seen.total["hits"]
+        assert (np.diff(hits[fits]) >= 0).all()
+
+    check()
+
+
+def some_trace(seed: int = 0, passes: int = 40) -> Trace:
+    rng = np.random.default_rng(seed)
+    return trace_of(rng.integers(1, 16, (passes, SHAPE.num_layers)).astype(np.uint8))
+
+
+def tallies(strategy: Strategy, capacities: np.ndarray, costs: Costs | None = None) -> list[Tally]:
+    configs = [Config(strategy.params, units, costs) for units in capacities]
+    return run_batch(some_trace(), strategy, configs, UNITS)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("name", ["lru", "s3-fifo", "score-based", "belady"])
+def test_a_batch_is_a_loop(name: str, scope: str):
+    strategy = make_strategy(name, scope=scope)
+    capacities = split(SLOTS, scope)
+    together = tallies(strategy, capacities)
+    for one, units in zip(together, capacities, strict=True):
+        (alone,) = tallies(strategy, units[None])
+        for field in one.counts._fields:
+            np.testing.assert_array_equal(getattr(one.counts, field), getattr(alone.counts, field))
+
+
+def programs() -> int:
+    return batch._replay._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_any_number_of_settings_is_one_compile():
+    strategy = make_strategy("lfu-decay")
+    tallies(strategy, split(SLOTS, "global"))
+    compiled = programs()
+    for decay in (0.1, 0.2, 0.99):
+        params = strategy.params._replace(eviction=strategy.params.eviction._replace(decay=decay))
+        other = strategy._replace(eviction=strategy.eviction._replace(params=params.eviction))
+        tallies(other, split(SLOTS[::-1].copy(), "global"))
+    assert programs() == compiled
+
+
+@pytest.mark.parametrize("name", ["lru", "least-stale", "sieve"])
+def test_a_prefetcher_that_names_nothing_is_none(name: str):
+    silent = make_strategy(name, "noisy-oracle")
+    recall = silent.params.prefetch._replace(recall=0.0)
+    silent = silent._replace(prefetch=silent.prefetch._replace(params=recall))
+    capacities = split(SLOTS, "global")
+    for one, other in zip(
+        tallies(silent, capacities), tallies(make_strategy(name), capacities), strict=True
+    ):
+        for field in ("hits", "loads", "evictions", "collisions"):
+            np.testing.assert_array_equal(getattr(one.counts, field), getattr(other.counts, field))
+        assert not one.counts.prefetched.any()
+
+
+def instant_link(passes: int) -> Costs:
+    """Returns the costs of a machine that computes, and whose link takes no time at all."""
+    by_pass = jnp.full(passes, 100, jnp.int32)
+    return Costs(
+        attention=by_pass,
+        shared=by_pass,
+        head=by_pass,
+        expert_memory=jnp.asarray([7], jnp.int32),
+        expert_per_1024=jnp.int32(3),
+        host_memory=jnp.int32(50),
+        host_per_1024=jnp.int32(50),
+        load=jnp.zeros((SHAPE.num_layers, 1), jnp.int32),
+        overlap=jnp.bool_(True),
+    )
+
+
+@pytest.mark.parametrize("prefetch", ["none", "previous", "oracle"])
+def test_an_instant_link_never_stalls(prefetch: str):
+    strategy = make_strategy("lru", prefetch)
+    for tally in tallies(strategy, split(SLOTS[1:], "global"), instant_link(40)):
+        assert tally.times is not None
+        assert not tally.times.stall.any() and tally.times.ticks.all()
+        assert not tally.counts.late.any()
+
+
+def test_a_score_that_is_no_number_is_reported():
+    def score(params, state, cache, event):
+        return jnp.where(event.clock > 20, jnp.nan, cache.last_used.astype(jnp.float32))
+
+    strategy = Strategy(eviction=Eviction(stateless_init, score, stateless_update))
+    with pytest.raises(InputError, match="NaN"):
+        tallies(strategy, np.array([[FITS]]))
