@@ -2,10 +2,9 @@
 
 import dataclasses
 import json
-import os
-from pathlib import Path
 
 import pytest
+from recorded import FOLDER, needs_recorded
 
 from specmd_jax.errors import InputError
 from specmd_jax.model_zoo import MODELS, PRECISIONS, ModelSpec, get_model, weight_bytes
@@ -201,10 +200,8 @@ def test_experts_without_a_gate_have_two_matrices():
     assert plain.expert_params == 2 * 4096 * 14336
 
 
+@needs_recorded
 def test_shapes_are_those_of_recorded_traces():
-    folder = Path(os.environ.get("SPECMD_RECORDINGS", Path(__file__).parents[2] / "shared")) / "traces"
-    if not folder.is_dir():
-        pytest.skip("no recorded traces here")
     recorded = {
         "gpt-oss-20b": "gpt-oss-20b",
         "deepseek-v2-lite-law": "deepseek-v2-lite",
@@ -212,6 +209,6 @@ def test_shapes_are_those_of_recorded_traces():
         "granite-3b-loops": "granite-3.1-3b-a800m",
     }
     for trace, model in recorded.items():
-        meta = json.loads((folder / trace / "meta.json").read_text())
+        meta = json.loads((FOLDER / trace / "meta.json").read_text())
         shape = ModelShape(meta["layers"], meta["experts"], meta["top_k"])
         assert MODELS[model].shape == shape, trace
