@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from specmd_jax.errors import InputError
 from specmd_jax.metrics import count_summary
 from specmd_jax.report.capacity_split import SENTENCES, split_misses, verdicts
 from specmd_jax.report.inspection import inspect_trace, show_inspection
@@ -57,6 +58,21 @@ def test_the_best_policy_is_no_optimum_and_misses_least(result: dict[str, Any]):
     for point in result["curve"]:
         practical = {name: n for name, n in point["misses"].items() if "belady" not in name}
         assert practical[point["best"]] == min(practical.values())
+
+
+def test_in_one_scope_all_contend_in_it_and_in_the_other_lru_in_both():
+    from specmd_jax.report.capacity_split import _contenders
+
+    def scopes(scope: str) -> dict[str, str]:
+        return {name: setup.strategy.scope for name, setup in _contenders(scope, 8).items()}
+
+    assert set(scopes("layer").values()) == {"layer"} and "lru per layer" not in scopes("layer")
+    assert scopes("global") == dict.fromkeys(scopes("layer"), "global") | {"lru per layer": "layer"}
+
+
+def test_a_scope_that_is_none_is_refused(trace: Trace):
+    with pytest.raises(InputError, match="scope"):
+        inspect_trace(trace, scope="row")
 
 
 def test_verdicts_cover_the_curve_without_a_gap(result: dict[str, Any]):

@@ -20,6 +20,8 @@ class Inspect:
     slicing: Slicing = field(default_factory=Slicing)
     model: Annotated[str | None, option("M")] = None
     """The model, if the trace does not say: a name, a Hugging Face id or a config.json."""
+    scope: Annotated[str, option("global|layer", "global")] = "global"
+    """Whether the curve's policies share one pool of slots, or each layer keeps its own."""
     json: Json = False
     """Print one JSON object."""
 
@@ -30,7 +32,7 @@ class Inspect:
         trace = load_trace(self.trace, spec, self.slicing)
         enable_compilation_cache()
         with progress(f"inspecting {self.trace.name}") as on_progress:
-            inspection = inspect_trace(trace, spec, on_progress=on_progress)
+            inspection = inspect_trace(trace, spec, scope=self.scope, on_progress=on_progress)
         if self.json:
             print_json({"trace": str(self.trace)} | inspection)
         else:

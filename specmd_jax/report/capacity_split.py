@@ -116,12 +116,9 @@ def _contenders(scope: str, slots: int) -> dict[str, "Setup"]:
     from specmd_jax.strategy import make_strategy
     from specmd_jax.study import Setup
 
-    choices = {
-        "lru": make_strategy("lru", scope=scope),
-        "lru per layer": make_strategy("lru", scope="layer"),
-        "lfu": make_strategy("lfu", scope=scope),
-        **{name: make_strategy(name, scope=scope) for name in OPTIMA},
-    }
+    choices = {name: make_strategy(name, scope=scope) for name in ("lru", "lfu", *OPTIMA)}
+    if scope == "global":
+        choices["lru per layer"] = make_strategy("lru", scope="layer")
     return {
         name: Setup(strategy, strategy.params, name, capacity=str(slots))
         for name, strategy in choices.items()

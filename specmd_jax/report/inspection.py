@@ -161,8 +161,8 @@ def _facts(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
         (
             "reuse",
             f"{count(facts['reuse_median'])} slots",
-            f"LRU needs to reach the median use of an expert, {count(facts['reuse_90_percent'])} "
-            f"for 90 %; first uses are {percent(facts['first_use_share'])}",
+            f"let LRU hit half of all repeated uses, {count(facts['reuse_90_percent'])} let it hit "
+            f"90 %; {percent(facts['first_use_share'])} are first uses",
         ),
         ("recorded", ", ".join(facts["records"]) or "ids only", _use_of(facts["records"])),
     ]
