@@ -6,6 +6,7 @@ each family, and which of them decide is a number given at run time.
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -131,10 +132,11 @@ def any_routing(names: list[str]) -> Routing:
     def init(params, shape):
         return tuple(m.init(p, shape) for m, p in zip(members, params[1], strict=True))
 
+    rules = [member.choose for member in members if member.choose is not None]  # all but standard
+
     def choose(params, state, resident, event):
         chosen = [
-            m.choose(p, s, resident, event)
-            for m, p, s in zip(members, params[1], state, strict=True)
+            rule(p, s, resident, event) for rule, p, s in zip(rules, params[1], state, strict=True)
         ]
         return jnp.stack([used for used, _ in chosen])[params[0]], tuple(s for _, s in chosen)
 
@@ -166,7 +168,7 @@ def compiled(program: Program):
 
 def simulated(program: Program, case: oracle.Case, config: oracle.Config) -> dict[str, list]:
     """Returns the simulator's counts in the oracle's form."""
-    as_int = partial(np.asarray, dtype=np.int32)
+    as_int = partial(jnp.asarray, dtype=jnp.int32)
     used = np.asarray(case.routed) > 0
     costs = None
     if program.timed:
@@ -217,34 +219,34 @@ def _numbers(params):
 
 def _events(shape: Shape, case: oracle.Case, used: np.ndarray) -> Events:
     def ints(values):
-        return np.asarray(values, np.int32)
+        return jnp.asarray(values, jnp.int32)
 
     layered = (*used.shape[:2], shape.lookahead, shape.num_experts)
     predicted = np.zeros(layered) if case.predicted is None else np.asarray(case.predicted)
     router = np.zeros(used.shape)
     return Events(
         tokens=ints(case.tokens),
-        prefill=np.asarray(case.prefill, bool),
-        fresh=np.asarray(case.fresh, bool),
-        valid=np.ones(len(case.tokens), bool),
+        prefill=jnp.asarray(case.prefill, bool),
+        fresh=jnp.asarray(case.fresh, bool),
+        valid=jnp.ones(len(case.tokens), bool),
         routed=ints(case.routed),
         gate=ints(case.gate),
         next_use=ints(np.minimum(_next_use(used), NEVER)),
-        upcoming=_upcoming(used, shape.lookahead),
+        upcoming=jnp.asarray(_upcoming(used, shape.lookahead)),
         predicted=ints(predicted[:, :, : shape.lookahead]),
         logits=ints(router if case.logits is None else case.logits),
         probs=ints(router if case.probs is None else case.probs),
     )
 
 
-def expected(case: oracle.Case, config: oracle.Config, timed: bool) -> dict[str, list]:
+def expected(case: oracle.Case, config: oracle.Config, timed: bool) -> dict[str, Any]:
     result = oracle.simulate(case, config)
     names = [
         "accesses", "hits", "collisions", "compulsory", "late", "streamed", "dropped",
         "substituted", "on_host", "prefetch_used", "swapped", "evictions", "queued", "prefetched",
         "loads",
     ]  # fmt: skip
-    counts = {name: list(getattr(result, name)) for name in names}
+    counts: dict[str, Any] = {name: list(getattr(result, name)) for name in names}
     if timed:
         counts["ticks"], counts["stall"] = list(result.ticks), list(result.stall)
     counts["residents"] = len(result.events[-1].after_prefetch)

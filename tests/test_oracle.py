@@ -105,9 +105,10 @@ def one_size(case: Case, capacity: int, scope: str, **strategy) -> Config:
 # Worked by hand: two layers of three experts. (1, 2) is expert 2 of layer 1; s is the event.
 
 
-def trace(*passes: Sequence[set[int]], **fields) -> Case:
+def trace(*passes: Sequence[set[int]], num_experts: int = 3, **fields) -> Case:
     """Returns a case from the demands of each pass, layer by layer; one token a pass."""
-    demanded = [[[int(i in chosen) for i in range(3)] for chosen in layers] for layers in passes]
+    ids = range(num_experts)
+    demanded = [[[int(i in chosen) for i in ids] for chosen in layers] for layers in passes]
     given = {
         "tokens": [1] * len(passes),
         "prefill": [False] * len(passes),
@@ -115,7 +116,7 @@ def trace(*passes: Sequence[set[int]], **fields) -> Case:
         "routed": demanded,
         "gate": demanded,
     }
-    return Case(num_layers=2, num_experts=3, top_k=2, **(given | fields))
+    return Case(num_layers=2, num_experts=num_experts, top_k=2, **(given | fields))
 
 
 def ticks(case: Case, **given) -> Costs:
@@ -207,13 +208,24 @@ def test_prefetch_gets_the_room_beside_the_demand():
 
 
 def test_sieve_moves_its_hand_over_visited_copies():
-    # Layer 0 has room for 2 and gets 0 (number 0), 1 (number 1), then a hit on 0: visited.
-    # 2 comes (number 2): the hand passes 0, clearing its mark, and takes 1; it stands at 2.
-    # 1 comes back: the hand stands at 2 and takes it; LRU and FIFO would have taken 0.
+    # Layer 0 has room for 3 and gets 0, 1, 2 in that order, then a hit on 0: visited.
+    # 3 comes: the hand passes 0, clearing its mark, and takes 1; it stands at 2.
+    # 4 comes and takes 2, 1 comes back and takes 3; LRU and FIFO would have taken 0 by now.
+    demands = [[{expert}, set()] for expert in (0, 1, 2, 0, 3, 4, 1)]
+    case = trace(*demands, num_experts=5)
+    result = simulate(case, one_size(case, 6, "layer", eviction="sieve"))
+    assert (result.hits, result.evictions) == ([1, 0], [3, 0])
+    assert residents(result) == {(0, 0), (0, 1), (0, 4)}
+
+
+def test_sieve_sends_its_hand_back_to_the_oldest_copy_past_the_newest():
+    # Layer 0 has room for 2: 2 takes 1, the newest copy then, so the hand goes back to the oldest.
+    # 1 comes back and takes 0, whose mark the hand has cleared; a hand waiting for newer copies
+    # would have taken 2.
     case = trace(*[[{expert}, set()] for expert in (0, 1, 0, 2, 1)])
     result = simulate(case, one_size(case, 4, "layer", eviction="sieve"))
     assert (result.hits, result.evictions) == ([1, 0], [2, 0])
-    assert residents(result) == {(0, 0), (0, 1)}
+    assert residents(result) == {(0, 1), (0, 2)}
 
 
 def test_least_stale_takes_stale_copies_behind_before_those_ahead():

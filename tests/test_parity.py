@@ -83,7 +83,7 @@ def test_simulator_equals_the_oracle(program: Program):
         deadline=None,
         derandomize=True,
         database=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(cases_for(program))
     def check(drawn):
