@@ -9,8 +9,11 @@ from specmd_jax.models.config import DecoderConfig, small_olmoe
 from specmd_jax.models.decoder import Decoder, Gate, Pass
 from specmd_jax.models.experts import ExpertFn, ExpertWeights, apply_expert, init_experts
 from specmd_jax.models.families import FAMILIES, from_hf
+from specmd_jax.models.generate import generate, stream_tokens
 from specmd_jax.models.kv_cache import KvCache, Span, empty_cache
+from specmd_jax.models.programs import Forward, LayerPrograms, ResidentModel
 from specmd_jax.models.resident import resident, trainable
+from specmd_jax.models.sampling import Sampling, sample
 from specmd_jax.models.save import save_olmoe
 
 __all__ = [
@@ -20,16 +23,23 @@ __all__ = [
     "DecoderConfig",
     "ExpertFn",
     "ExpertWeights",
+    "Forward",
     "Gate",
     "KvCache",
+    "LayerPrograms",
     "Pass",
+    "ResidentModel",
+    "Sampling",
     "Span",
     "apply_expert",
     "empty_cache",
     "from_hf",
+    "generate",
     "init_experts",
     "resident",
+    "sample",
     "save_olmoe",
     "small_olmoe",
+    "stream_tokens",
     "trainable",
 ]

@@ -35,7 +35,7 @@ class Pass(NamedTuple):
 
     logits: Float[Array, "B S V"]
     gates: tuple[Gate, ...]  # of each MoE layer
-    cache: KvCache | None
+    cache: KvCache | None  # None where none was given
 
 
 class MoeBlock(nnx.Module):

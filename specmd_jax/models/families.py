@@ -47,12 +47,16 @@ class _Parts:
         value = self.raw.get(key)
         return default if value is None else value
 
+    def number(self, key: str, default: float) -> float:
+        """Returns a value that JSON may have written without its point."""
+        return float(self.get(key, default))
+
     def config(self, attention: Attention, **differences: Any) -> DecoderConfig:
         known = {
             "spec": self.spec,
             "rope": self.rope,
             "family": self.raw["model_type"],
-            "norm_eps": self.get("rms_norm_eps", 1e-6),
+            "norm_eps": self.number("rms_norm_eps", 1e-6),
         }
         return DecoderConfig(attention=attention, **(known | differences))
 
@@ -73,9 +77,10 @@ class _Parts:
 
 
 def _olmoe(parts: _Parts) -> DecoderConfig:
+    clip = parts.get("clip_qkv", None)
     return parts.config(
-        parts.attention(qk_norm="full", clip=parts.get("clip_qkv", None)),
-        norm_eps=parts.get("rms_norm_eps", 1e-5),
+        parts.attention(qk_norm="full", clip=None if clip is None else float(clip)),
+        norm_eps=parts.number("rms_norm_eps", 1e-5),
         router=Router(normalize=parts.get("norm_topk_prob", False)),
     )
 
@@ -84,7 +89,7 @@ def _mixtral(parts: _Parts) -> DecoderConfig:
     return parts.config(
         parts.attention(),
         spec=parts.windowed(parts.get("sliding_window", None)),
-        norm_eps=parts.get("rms_norm_eps", 1e-5),
+        norm_eps=parts.number("rms_norm_eps", 1e-5),
         router=Router(normalize=True),
     )
 
@@ -108,11 +113,11 @@ def _qwen3_moe(parts: _Parts) -> DecoderConfig:
 
 def _granitemoe(parts: _Parts) -> DecoderConfig:
     return parts.config(
-        parts.attention(scale=parts.get("attention_multiplier", 1.0)),
+        parts.attention(scale=parts.number("attention_multiplier", 1.0)),
         router=Router("top_k_softmax"),
-        embedding_multiplier=parts.get("embedding_multiplier", 1.0),
-        residual_multiplier=parts.get("residual_multiplier", 1.0),
-        logits_divisor=parts.get("logits_scaling", 1.0),
+        embedding_multiplier=parts.number("embedding_multiplier", 1.0),
+        residual_multiplier=parts.number("residual_multiplier", 1.0),
+        logits_divisor=parts.number("logits_scaling", 1.0),
     )
 
 
@@ -120,24 +125,24 @@ def _phimoe(parts: _Parts) -> DecoderConfig:
     return parts.config(
         parts.attention(),
         spec=parts.windowed(parts.get("sliding_window", None)),
-        norm_eps=parts.get("rms_norm_eps", 1e-5),
+        norm_eps=parts.number("rms_norm_eps", 1e-5),
         layer_norm=True,
-        router=Router("sparsemixer", jitter=parts.get("router_jitter_noise", 0.01)),
+        router=Router("sparsemixer", jitter=parts.number("router_jitter_noise", 0.01)),
         head_bias=parts.get("lm_head_bias", False),
     )
 
 
 def _gpt_oss(parts: _Parts) -> DecoderConfig:
-    limit = parts.get("swiglu_limit", 7.0)
+    limit = parts.number("swiglu_limit", 7.0)
     return parts.config(
         parts.attention(
             qkv_bias=parts.get("attention_bias", True),
             out_bias=parts.get("attention_bias", True),
             sinks=True,
         ),
-        norm_eps=parts.get("rms_norm_eps", 1e-5),
+        norm_eps=parts.number("rms_norm_eps", 1e-5),
         router=Router("top_k_softmax", bias=True),
-        activation=Activation(limit, slope=parts.get("swiglu_alpha", 1.702), offset=1.0),
+        activation=Activation(limit, slope=parts.number("swiglu_alpha", 1.702), offset=1.0),
     )
 
 
@@ -147,7 +152,7 @@ def _deepseek_v2(parts: _Parts) -> DecoderConfig:
         parts.attention(scale=_latent_scale(parts)),
         rope=replace(parts.rope, interleaved=True),
         router=Router(  # norm_topk_prob is false in all published weights, and not read
-            scale=parts.get("routed_scaling_factor", 1.0),
+            scale=parts.number("routed_scaling_factor", 1.0),
             groups=parts.get("n_group", 1) if limited else 1,
             kept_groups=parts.get("topk_group", 1) if limited else 1,
         ),
@@ -161,7 +166,7 @@ def _deepseek_v3(parts: _Parts) -> DecoderConfig:
         router=Router(
             "sigmoid",
             normalize=parts.get("norm_topk_prob", True),
-            scale=parts.get("routed_scaling_factor", 2.5),
+            scale=parts.number("routed_scaling_factor", 2.5),
             groups=parts.get("n_group", 8),
             kept_groups=parts.get("topk_group", 4),
         ),

@@ -17,7 +17,7 @@ class FeedForward(nnx.Module):
         self.up = linear(size, width, dtype, rngs)
         self.down = linear(width, size, dtype, rngs)
 
-    def __call__(self, hidden: Float[Array, "T H"]) -> Float[Array, "T H"]:
+    def __call__(self, hidden: Float[Array, "*rows H"]) -> Float[Array, "*rows H"]:
         """Returns what the block adds to the residual stream."""
         return self.down(jax.nn.silu(self.gate(hidden)) * self.up(hidden))
 

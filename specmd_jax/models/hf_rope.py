@@ -41,7 +41,7 @@ def softmax_correction(config: Mapping[str, Any]) -> float:
     parameters = _parameters(config)
     if _kind(parameters) == "default":
         return 1.0
-    return _mscale(_factor(parameters), parameters.get("mscale_all_dim") or 0.0) ** 2
+    return _mscale(_factor(parameters), float(parameters.get("mscale_all_dim") or 0)) ** 2
 
 
 def _parameters(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,8 +85,8 @@ def _yarn(rope: Rope, parameters: Mapping[str, Any]) -> tuple[Float[np.ndarray, 
     def pair_of(rotations: float) -> float:
         return dim * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(rope.theta))
 
-    low = pair_of(parameters.get("beta_fast") or 32)
-    high = pair_of(parameters.get("beta_slow") or 1)
+    low = pair_of(float(parameters.get("beta_fast") or 32))
+    high = pair_of(float(parameters.get("beta_slow") or 1))
     if parameters.get("truncate", True):
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)
@@ -101,7 +101,7 @@ def _yarn_magnitude(factor: float, parameters: Mapping[str, Any]) -> float:
         return float(parameters["attention_factor"])
     mscale, all_dim = parameters.get("mscale"), parameters.get("mscale_all_dim")
     if mscale and all_dim:
-        return _mscale(factor, mscale) / _mscale(factor, all_dim)
+        return _mscale(factor, float(mscale)) / _mscale(factor, float(all_dim))
     return _mscale(factor, 1.0)
 
 
