@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from specmd_jax.arrays import row, total
-from specmd_jax.cache import Arrived, Setting, demand, empty_cache, prefetch, rank, warm
+from specmd_jax.cache import Arrived, Served, Setting, demand, empty_cache, prefetch, rank, warm
 from specmd_jax.counting import Counts, add_pass, count_event, no_counts
 from specmd_jax.strategy import Strategy, StrategyParams
 from specmd_jax.timeline import (
@@ -47,6 +47,16 @@ class Replay(NamedTuple):
 class PassTimes(NamedTuple):
     ticks: Int[Array, "*B P"]
     stall: Int[Array, "*B P"]
+
+
+class Service(NamedTuple):
+    """What became of one event."""
+
+    event: Event  # as the routing policy left it
+    served: Served
+    arrivals: tuple[Arrived, ...]  # of each prefetch target, nearest first
+    counts: Counts
+    times: PassTimes  # of this layer
 
 
 def begin(
@@ -146,20 +156,25 @@ def _serve_pass(
     one: tuple[Int[Array, ""], Events, PassCosts | None],
 ) -> tuple[Replay, PassTimes]:
     step, events, pass_costs = one
-    state = state._replace(
-        cache=state.cache._replace(evicted=jnp.zeros_like(state.cache.evicted)), next_step=step + 1
-    )
+    state = begin_pass(state)
     whole, by_layer = _split(events)
     layers = jnp.arange(setting.shape.num_layers, dtype=jnp.int32)
 
     def one_layer(state, inputs):
         layer, rows = inputs
         event = _event(setting.shape, step, layer, whole, rows)
-        return _serve_event(setting, costs, pass_costs, state, event)
+        state, service = serve_event(setting, costs, pass_costs, state, event)
+        return state, (service.counts, service.times)
 
     state, (counted, times) = jax.lax.scan(one_layer, state, (layers, by_layer))
     counts = add_pass(state.counts, counted)
     return state._replace(counts=counts), PassTimes(total(times.ticks), total(times.stall))
+
+
+def begin_pass(state: Replay) -> Replay:
+    """Returns the state at the start of a pass: what was evicted in the last one is forgotten."""
+    nobody = jnp.zeros_like(state.cache.evicted)
+    return state._replace(cache=state.cache._replace(evicted=nobody), next_step=state.next_step + 1)
 
 
 def _split(events: Events) -> tuple[Events, Events]:
@@ -191,13 +206,20 @@ def _event(
     )
 
 
-def _serve_event(
+def serve_event(
     setting: Setting,
     costs: Costs | None,
     pass_costs: PassCosts | None,
     state: Replay,
     event: Event,
-) -> tuple[Replay, tuple[Counts, PassTimes]]:
+) -> tuple[Replay, Service]:
+    """Serves one layer of one pass: routing, demand, then what the prefetcher names.
+
+    Args:
+      costs: of a pass's parts, with `pass_costs`; None: an infinitely fast link and no time.
+      state: `counts` stays as it is, for the caller to add to.
+      event: what the layer's gate asks for.
+    """
     strategy, params = setting.strategy, setting.params
     link = at_gate(state.link)
     flight = None if costs is None else link.flight
@@ -219,7 +241,8 @@ def _serve_event(
         cache=cache, eviction=eviction_state, prefetch=prefetch_state, routing=routing_state
     )
     state, arrivals = _speculate(setting, costs, state, event, flight, link, time, window)
-    return state, (count_event(setting, event, recorded, served, arrivals), times)
+    counts = count_event(setting, event, recorded, served, arrivals)
+    return state, Service(event, served, tuple(arrivals), counts, times)
 
 
 def _route(setting: Setting, state: Replay, event: Event) -> tuple[Event, State]:

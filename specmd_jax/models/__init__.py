@@ -11,12 +11,14 @@ from specmd_jax.models.experts import ExpertFn, ExpertWeights, apply_expert, ini
 from specmd_jax.models.families import FAMILIES, from_hf
 from specmd_jax.models.generate import generate, stream_tokens
 from specmd_jax.models.kv_cache import KvCache, Span, empty_cache
+from specmd_jax.models.library import BUNDLED, open_model, open_tokenizer
 from specmd_jax.models.programs import Forward, LayerPrograms, ResidentModel
 from specmd_jax.models.resident import resident, trainable
 from specmd_jax.models.sampling import Sampling, sample
 from specmd_jax.models.save import save_olmoe
 
 __all__ = [
+    "BUNDLED",
     "FAMILIES",
     "Checkpoint",
     "Decoder",
@@ -36,6 +38,8 @@ __all__ = [
     "from_hf",
     "generate",
     "init_experts",
+    "open_model",
+    "open_tokenizer",
     "resident",
     "sample",
     "save_olmoe",
