@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Decisions:
-    """The cache and its four policies; a flag goes before what --strategy says."""
+    """The cache and its four policies; a flag overrides what --strategy says."""
 
     strategy: Annotated[str | None, option("S")] = None
     """A published system: see `specmd list strategies`."""
