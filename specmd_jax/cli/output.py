@@ -9,9 +9,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 
+class _Results(Console):
+    """A console that leaves a closed pipe to `main`: what a reader such as `head` wants is read."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # rich calls this while it handles the error
+
+
 def stdout() -> Console:
     """Returns the console of results."""
-    return Console(highlight=False)
+    return _Results(highlight=False)
 
 
 def print_json(result: Mapping[str, Any]) -> None:

@@ -1,5 +1,9 @@
 """`specmd list`: everything there is to choose from, complete in JSON and legible in a terminal."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from specmd_jax.cli import main
@@ -73,3 +77,12 @@ def test_sizes_of_a_model_agree_with_each_other(specmd: Specmd) -> None:
         one, every = record["expert_bytes"]["bf16"], record["routed_bytes"]["bf16"]
         assert every == one * record["layers"] * record["experts"]
         assert one > record["expert_bytes"]["int8"] > record["expert_bytes"]["int4"]
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "specmd_jax.cli", "list", "policies"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
