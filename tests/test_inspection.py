@@ -12,7 +12,8 @@ from rich.console import Console
 from specmd_jax.errors import InputError
 from specmd_jax.metrics import count_summary
 from specmd_jax.report.capacity_split import SENTENCES, split_misses, verdicts
-from specmd_jax.report.inspection import inspect_trace, show_inspection
+from specmd_jax.report.inspection import _facts, inspect_trace, show_inspection
+from specmd_jax.report.quantities import percent
 from specmd_jax.strategy import make_strategy
 from specmd_jax.study import Setup, run
 from specmd_jax.traces import DECODE, Trace
@@ -144,6 +145,16 @@ def test_reuse_is_the_capacity_from_which_lru_hits(trace: Trace, result: dict[st
         slots = facts[name]
         assert hits[slots - 1] < share * hits[-1] <= hits[slots]
     assert facts["first_use_share"] == pytest.approx(1 - hits[-1])
+
+
+def test_foresight_is_told_where_it_was_recorded(result: dict[str, Any]):
+    assert result["facts"]["foreseen_recall"] is None
+    facts = inspect_trace(generate(SyntheticSpec(SHAPE, tokens=20, lookahead=4)))["facts"]
+    assert [share is None for share in facts["foreseen_recall"]] == [False] * 3 + [True]
+    (row,) = [row for row in _facts(facts) if row[0] == "foresight"]
+    assert row[1] == percent(facts["foreseen_recall"][0])
+    worst = min(share for share in facts["foreseen_recall_by_layer"][0] if share is not None)
+    assert "3 ahead" in row[2] and "4 ahead" not in row[2] and percent(worst) in row[2]
 
 
 def test_loops_are_named(result: dict[str, Any], monkeypatch: pytest.MonkeyPatch):

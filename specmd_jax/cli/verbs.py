@@ -18,6 +18,7 @@ def _verb(module: str, flags: str, summary: str) -> Verb:
 VERBS: dict[str, Verb] = {
     "demo": _verb("demo", "Demo", "the paper's strategies side by side, on a synthetic trace"),
     "import": _verb("import_", "Import", "turn any producer's routing trace into specmd.trace/1"),
+    "record": _verb("record", "Record", "run a model, write the experts it chose into a trace"),
     "inspect": _verb("inspect_", "Inspect", "is it the policy or the working set?"),
     "simulate": _verb("simulate", "Simulate", "replay a trace through one cache"),
     "sweep": _verb("sweep", "Sweep", "replay traces through a grid of caches, into parquet"),

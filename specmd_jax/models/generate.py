@@ -30,8 +30,9 @@ def stream_tokens(
 ) -> Iterator[Integer[np.ndarray, " B"]]:
     """Yields the next token of every sequence, `max_new_tokens` times.
 
-    Prompts are padded on the left to whole chunks, so that all prefill passes are of one shape
-    and a second prompt compiles nothing.
+    Prompts are padded on the left to whole chunks, so that all prefill passes are of one shape.
+    A chunk that would be larger than the prompts is cut to a power of two, so that prompts of
+    about the same length share what is compiled.
 
     Args:
       forward: runs a pass.
@@ -47,7 +48,7 @@ def stream_tokens(
       InputError: a prompt is empty, or holds no token of the vocabulary.
     """
     _check(prompts, config)
-    chunk = min(chunk, _rounded(max(len(prompt) for prompt in prompts), 8))
+    chunk = min(chunk, _power_of_two(max(len(prompt) for prompt in prompts)))
     padded, padding = _padded(prompts, chunk)
     capacity = padded.shape[1] + max_new_tokens
     cache = empty_cache(config, len(prompts), capacity, padding, dtype)
@@ -122,6 +123,10 @@ def _padded(
 
 def _rounded(value: int, unit: int) -> int:
     return -(-value // unit) * unit
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << max(least - 1, 7).bit_length()
 
 
 def _check(prompts: Sequence[Sequence[int]], config: DecoderConfig) -> None:

@@ -34,11 +34,7 @@ def softmax(
     (arXiv 2405.04434, §2.2.2: a group counts by its best expert).
     """
     del bias
-    probs = jax.nn.softmax(logits, axis=-1)
-    if router.groups > 1:
-        best = jnp.max(_grouped(probs, router), axis=-1)
-        probs = jnp.where(_kept(best, probs.shape[-1], router), probs, 0.0)
-    weights, ids = jax.lax.top_k(probs, top_k)
+    weights, ids = jax.lax.top_k(_reachable_probs(logits, router), top_k)
     return Choice(ids, _scaled(weights, router))
 
 
@@ -65,11 +61,7 @@ def sigmoid(
     Source: DeepSeek-V3 (arXiv 2412.19437, eq. 13-16): a group counts by its two best experts.
     """
     scores = jax.nn.sigmoid(logits)
-    biased = scores if bias is None else scores + bias
-    if router.groups > 1:
-        two_best = jnp.sum(jax.lax.top_k(_grouped(biased, router), 2)[0], axis=-1)
-        biased = jnp.where(_kept(two_best, biased.shape[-1], router), biased, -jnp.inf)
-    _, ids = jax.lax.top_k(biased, top_k)
+    _, ids = jax.lax.top_k(_reachable_biased(scores, bias, router), top_k)
     return Choice(ids, _scaled(jnp.take_along_axis(scores, ids, axis=-1), router))
 
 
@@ -126,6 +118,46 @@ def choose(
         jnp.where(real[:, None], ids, NO_EXPERT).astype(jnp.int32),
         jnp.where(real[:, None], weights, 0.0),
     )
+
+
+def affinities(
+    logits: Float[Array, "T N"], bias: Float[Array, " N"] | None, router: Router
+) -> Float[Array, "T N"]:
+    """Returns how near each expert is to being chosen, as shares that sum to 1.
+
+    The highest k are those that `choose` would take; experts of groups that are not kept have
+    0. They are the probabilities of a softmax router. Of a sigmoid router they are the biased
+    scores, counted from the lowest where that is negative.
+    """
+    logits = logits.astype(jnp.float32)
+    if router.kind != "sigmoid":
+        probs = _reachable_probs(logits, router)
+        return probs / jnp.sum(probs, axis=-1, keepdims=True)
+    biased = _reachable_biased(jax.nn.sigmoid(logits), bias, router)
+    reachable = jnp.isfinite(biased)
+    lowest = jnp.min(jnp.where(reachable, biased, 0.0), axis=-1, keepdims=True)
+    above = jnp.where(reachable, biased - lowest, 0.0)
+    return above / (jnp.sum(above, axis=-1, keepdims=True) + 1e-20)
+
+
+def _reachable_probs(logits: Float[Array, "T N"], router: Router) -> Float[Array, "T N"]:
+    """The softmax; 0 outside the groups that are kept, where a group counts by its best."""
+    probs = jax.nn.softmax(logits, axis=-1)
+    if router.groups == 1:
+        return probs
+    best = jnp.max(_grouped(probs, router), axis=-1)
+    return jnp.where(_kept(best, probs.shape[-1], router), probs, 0.0)
+
+
+def _reachable_biased(
+    scores: Float[Array, "T N"], bias: Float[Array, " N"] | None, router: Router
+) -> Float[Array, "T N"]:
+    """Biased scores; -inf outside the groups that are kept: those with the two best experts."""
+    biased = scores if bias is None else scores + bias
+    if router.groups == 1:
+        return biased
+    two_best = jnp.sum(jax.lax.top_k(_grouped(biased, router), 2)[0], axis=-1)
+    return jnp.where(_kept(two_best, biased.shape[-1], router), biased, -jnp.inf)
 
 
 def _scaled(weights: Float[Array, "T K"], router: Router) -> Float[Array, "T K"]:

@@ -15,7 +15,11 @@ from specmd_jax.report.capacity_split import OPTIMA, capacity_curve, share_range
 from specmd_jax.report.quantities import count, nbytes, percent, plural
 from specmd_jax.report.tables import describe_trace
 from specmd_jax.traces import Trace, slice_passes
-from specmd_jax.traces.analysis import summarise
+from specmd_jax.traces.analysis import (
+    foreseen_recall,
+    foreseen_recall_by_layer,
+    summarise,
+)
 
 if TYPE_CHECKING:
     from specmd_jax.model_zoo import ModelSpec
@@ -58,7 +62,7 @@ def inspect_trace(
     """
     from specmd_jax.metrics import SIMULATED  # late: it loads all of JAX
 
-    facts = describe_trace(trace) | _without_nan(summarise(trace)._asdict())
+    facts = describe_trace(trace) | _without_nan(summarise(trace)._asdict()) | _foresight(trace)
     replayed = slice_passes(trace, 0, min(max_passes, trace.num_passes))
     curve = capacity_curve(replayed, spec, scope, on_progress)
     return {
@@ -76,6 +80,21 @@ def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
     """Replaces what is not defined by None: JSON has no NaN."""
     undefined = (k for k, v in values.items() if isinstance(v, float) and math.isnan(v))
     return values | dict.fromkeys(undefined)
+
+
+def _foresight(trace: Trace) -> dict[str, Any]:
+    """Returns recall@k of the predictions by lookahead, and by layer; None: not foreseen."""
+    if trace.predicted is None:
+        return {"foreseen_recall": None, "foreseen_recall_by_layer": None}
+    overall, by_layer = foreseen_recall(trace), foreseen_recall_by_layer(trace)
+    return {
+        "foreseen_recall": _defined(overall.tolist()),
+        "foreseen_recall_by_layer": [_defined(row) for row in by_layer.tolist()],
+    }
+
+
+def _defined(shares: list[float]) -> list[float | None]:
+    return [None if math.isnan(share) else share for share in shares]
 
 
 def _warnings(facts: dict[str, Any], replayed: int) -> list[str]:
@@ -164,8 +183,35 @@ def _facts(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
             f"let LRU hit half of all repeated uses, {count(facts['reuse_90_percent'])} let it hit "
             f"90 %; {percent(facts['first_use_share'])} are first uses",
         ),
+        *_foreseen(facts),
         ("recorded", ", ".join(facts["records"]) or "ids only", _use_of(facts["records"])),
     ]
+
+
+def _foreseen(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Tells how well the next layers were foreseen, where anything was."""
+    recall = facts["foreseen_recall"]
+    if not recall or recall[0] is None:
+        return []
+    further = [
+        f"{percent(share)} {ahead} ahead"
+        for ahead, share in enumerate(recall[1:], 2)
+        if share is not None
+    ]
+    shares = {
+        layer: share
+        for layer, share in enumerate(facts["foreseen_recall_by_layer"][0])
+        if share is not None
+    }
+    worst = min(shares, key=shares.__getitem__)
+    remark = "; ".join(
+        [
+            "of a token's experts were in the top k foreseen one layer ahead",
+            *further,
+            f"worst: layer {worst}, {percent(shares[worst])}",
+        ]
+    )
+    return [("foresight", percent(recall[0]), remark)]
 
 
 def _use_of(records: list[str]) -> str:

@@ -4,6 +4,9 @@ from specmd_jax.traces.analysis.demand import Accesses as Accesses
 from specmd_jax.traces.analysis.demand import accesses as accesses
 from specmd_jax.traces.analysis.demand import demand_sizes as demand_sizes
 from specmd_jax.traces.analysis.foresight import foreseen_recall as foreseen_recall
+from specmd_jax.traces.analysis.foresight import (
+    foreseen_recall_by_layer as foreseen_recall_by_layer,
+)
 from specmd_jax.traces.analysis.locality import chance_overlap as chance_overlap
 from specmd_jax.traces.analysis.locality import expert_counts as expert_counts
 from specmd_jax.traces.analysis.locality import jaccard as jaccard

@@ -1,0 +1,1 @@
+"""What runs a model for its experts' sake: it records the choices and moves the weights."""
