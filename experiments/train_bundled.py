@@ -45,6 +45,9 @@ class Options:
     length: int = 256  # tokens of a sequence
     batch: int = 16  # sequences of a step
     peak_rate: float = 4e-3
+    balance: float = 0.01  # weight of the load-balancing loss, OLMoE's (arXiv 2409.02060, §4.1.5)
+    late_balance: float = 0.04  # from `late_step` on: a few experts were nearly idle by then
+    late_step: int = 950
     seed: int = 0
     keep_every: int = 50  # steps between two savings of the state
     evaluate_every: int = 250  # steps between two looks at held-out text
@@ -144,7 +147,10 @@ def train(options: Options) -> None:
         for step in range(start, options.steps):
             before = time.perf_counter()
             tokens = batch_of(corpus.train, options, step)
-            weights, state, each = training.train_step(model, optimize, weights, state, tokens)
+            balance = options.balance if step < options.late_step else options.late_balance
+            weights, state, each = training.train_step(
+                model, optimize, weights, state, tokens, balance
+            )
             jax.block_until_ready(each)
             row = describe(each, step, options, time.perf_counter() - before)
             last = step + 1 == options.steps

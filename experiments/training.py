@@ -11,8 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from specmd_jax.models import Decoder, DecoderConfig, ExpertWeights, Gate, init_experts, trainable
 
-BALANCE = 0.01  # weight of the load-balancing loss, OLMoE's (arXiv 2409.02060, §4.1.5)
-ROUTER_Z = 0.001  # weight of the router's z-loss, also OLMoE's
+ROUTER_Z = 0.001  # weight of the router's z-loss, OLMoE's (arXiv 2409.02060, §4.1.6)
 
 
 class Weights(NamedTuple):
@@ -109,12 +108,17 @@ def train_step(
     weights: Weights,
     state: optax.OptState,
     tokens: Int[Array, "B S"],
+    balance: float,
 ) -> tuple[Weights, optax.OptState, Losses]:
-    """Returns the weights and the optimizer's state after one step, and its losses."""
+    """Returns the weights and the optimizer's state after one step, and its losses.
+
+    Args:
+      balance: weight of the load-balancing loss.
+    """
 
     def total(weights: Weights) -> tuple[Array, Losses]:
         each = losses(model, weights, tokens)
-        return each.nll + BALANCE * each.balance + ROUTER_Z * each.router_z, each
+        return each.nll + balance * each.balance + ROUTER_Z * each.router_z, each
 
     gradients, each = jax.grad(total, has_aux=True)(weights)
     updates, state = optimize.update(gradients, state, cast(Any, weights))
