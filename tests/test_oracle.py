@@ -197,6 +197,17 @@ def test_queue_entries_that_do_not_start_before_the_next_gate_are_dropped():
     assert (result.prefetch_used, result.stall) == ([0, 1], [7])
 
 
+def test_a_transfer_without_ticks_does_not_wait_behind_one_that_must():
+    # Every gate but s=1's fires at 0, when the link is free. s=0 queues (1,0), 5 ticks: too late;
+    # then (0,1) of the next pass, 0 ticks: it starts. s=2 finds it.
+    case = trace([{0}, {0}], [{1}, {1}])
+    costs = ticks(case, load=[[0], [5]])
+    config = one_size(case, 4, "global", prefetch="oracle", lookahead=2, costs=costs)
+    result = simulate(case, config)
+    assert (result.queued, result.prefetched) == ([1, 3], [1, 0])
+    assert (result.hits, result.prefetch_used) == ([1, 0], [1, 0])
+
+
 def test_prefetch_gets_the_room_beside_the_demand():
     # Room for 2, one of it pinned by (0,0): of three named experts only (1,0) is let in.
     # s=1: a hit on the prefetch; (0,0) leaves for (1,1), and (1,2) is streamed.

@@ -30,13 +30,12 @@ class Window:
 
     free: int
     gate: int
-    open: bool = True  # until the first transfer that cannot start: all behind it are dropped
 
     def start(self, ticks: int) -> bool:
         """Starts the next transfer of the queue if the next gate has not fired by then."""
-        self.open &= self.free < self.gate or (self.free == 0 and ticks == 0)
-        self.free += ticks if self.open else 0
-        return self.open
+        starts = self.free < self.gate or (self.free == 0 and ticks == 0)
+        self.free += ticks if starts else 0
+        return starts
 
 
 def no_costs(case: Case, config: Config) -> Costs:
