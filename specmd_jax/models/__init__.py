@@ -13,6 +13,7 @@ from specmd_jax.models.generate import generate, stream_tokens
 from specmd_jax.models.kv_cache import KvCache, Span, empty_cache
 from specmd_jax.models.library import BUNDLED, open_model, open_tokenizer
 from specmd_jax.models.programs import Forward, LayerPrograms, ResidentModel
+from specmd_jax.models.quantize import PackedExpert, dequantize, quantize
 from specmd_jax.models.resident import resident, trainable
 from specmd_jax.models.sampling import Sampling, sample
 from specmd_jax.models.save import save_olmoe
@@ -29,17 +30,20 @@ __all__ = [
     "Gate",
     "KvCache",
     "LayerPrograms",
+    "PackedExpert",
     "Pass",
     "ResidentModel",
     "Sampling",
     "Span",
     "apply_expert",
+    "dequantize",
     "empty_cache",
     "from_hf",
     "generate",
     "init_experts",
     "open_model",
     "open_tokenizer",
+    "quantize",
     "resident",
     "sample",
     "save_olmoe",
