@@ -102,7 +102,7 @@ def one_size(case: Case, capacity: int, scope: str, **strategy) -> Config:
     )
 
 
-# Worked by hand: two layers of three experts. (1, 2) is expert 2 of layer 1; s is the event.
+# Worked by hand: mostly two layers of three experts. (1, 2) is expert 2 of layer 1; s is the event.
 
 
 def trace(*passes: Sequence[set[int]], num_experts: int = 3, **fields) -> Case:
@@ -110,13 +110,14 @@ def trace(*passes: Sequence[set[int]], num_experts: int = 3, **fields) -> Case:
     ids = range(num_experts)
     demanded = [[[int(i in chosen) for i in ids] for chosen in layers] for layers in passes]
     given = {
+        "num_layers": len(passes[0]),
         "tokens": [1] * len(passes),
         "prefill": [False] * len(passes),
         "fresh": [step == 0 for step in range(len(passes))],
         "routed": demanded,
         "gate": demanded,
     }
-    return Case(num_layers=2, num_experts=num_experts, top_k=2, **(given | fields))
+    return Case(num_experts=num_experts, top_k=2, **(given | fields))
 
 
 def ticks(case: Case, **given) -> Costs:
@@ -198,14 +199,16 @@ def test_queue_entries_that_do_not_start_before_the_next_gate_are_dropped():
 
 
 def test_a_transfer_without_ticks_does_not_wait_behind_one_that_must():
-    # Every gate but s=1's fires at 0, when the link is free. s=0 queues (1,0), 5 ticks: too late;
-    # then (0,1) of the next pass, 0 ticks: it starts. s=2 finds it.
-    case = trace([{0}, {0}], [{1}, {1}])
-    costs = ticks(case, load=[[0], [5]])
-    config = one_size(case, 4, "global", prefetch="oracle", lookahead=2, costs=costs)
+    # Three layers; layer 1 takes 5 ticks to load, the others none. s=0 asks for nothing, so the
+    # next gate fires at 0: (1,0) cannot start before it, (2,0) behind it takes no time and does.
+    # s=1 loads (1,0) till 5, when its next gate fires. s=2 hits: it alone needed no demand load.
+    case = trace([set(), {0}, {0}])
+    costs = ticks(case, load=[[0], [5], [0]])
+    config = one_size(case, 2, "global", prefetch="oracle", lookahead=2, costs=costs)
     result = simulate(case, config)
-    assert (result.queued, result.prefetched) == ([1, 3], [1, 0])
-    assert (result.hits, result.prefetch_used) == ([1, 0], [1, 0])
+    assert (result.queued, result.prefetched) == ([0, 1, 1], [0, 0, 1])
+    assert (result.hits, result.loads) == ([0, 0, 1], [[0], [1], [0]])
+    assert (result.prefetch_used, result.stall) == ([0, 0, 1], [5])
 
 
 def test_prefetch_gets_the_room_beside_the_demand():

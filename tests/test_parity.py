@@ -1,5 +1,9 @@
 """The simulator equals the oracle to the last count, for any combination of policies."""
 
+from itertools import product
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,9 +22,11 @@ from oracle.cases import (
     unit_sizes,
     warm_start,
 )
+from oracle.clock import Window
 from parity import Program, expected, simulated
 
 from specmd_jax.prefetch import PREFETCHES
+from specmd_jax.timeline import startable
 
 SMALL = Shape(3, 6, 2, passes=12, tiers=1, lookahead=1, ahead=1)
 WIDE = Shape(2, 9, 4, passes=14, tiers=3, lookahead=1, ahead=1)
@@ -93,3 +99,25 @@ def test_simulator_equals_the_oracle(program: Program):
         assert got == wanted, {k: (got[k], wanted[k]) for k in wanted if got[k] != wanted[k]}
 
     check()
+
+
+def test_watchdog_starts_what_the_oracle_starts():
+    # Two targets of three entries each; all small numbers, as random costs seldom meet the edges.
+    entries = 3
+    cases = np.array(list(product(range(4), range(4), range(3), range(3))))
+
+    def by_simulator(case):
+        free, gate, *loads = case
+        counts = []
+        for load in loads:
+            counts.append(jnp.minimum(startable(free, gate, load), entries))
+            free = free + counts[-1] * load
+        return jnp.stack([*counts, free])
+
+    def by_oracle(free: int, gate: int, *loads: int) -> list[int]:
+        window = Window(free, gate)
+        counts = [sum(window.start(load) for _ in range(entries)) for load in loads]
+        return [*counts, window.free]
+
+    wanted = [by_oracle(*case) for case in cases.tolist()]
+    assert jax.vmap(by_simulator)(jnp.asarray(cases, jnp.int32)).tolist() == wanted
