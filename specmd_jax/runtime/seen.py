@@ -60,7 +60,7 @@ def foresee(
     nothing = jnp.zeros((hidden[0].shape[0], decoder.config.spec.num_experts), jnp.float32)
 
     def foreseen(layer: int, target: int) -> Float[Array, "T N"]:
-        return _asked(blocks[target], hidden[layer]) if target < len(blocks) else nothing
+        return ask_gate(blocks[target], hidden[layer]) if target < len(blocks) else nothing
 
     by_layer = [
         jnp.stack([foreseen(layer, layer + 1 + d) for d in range(lookahead)], axis=1)
@@ -69,7 +69,8 @@ def foresee(
     return jnp.stack(by_layer, axis=1)
 
 
-def _asked(block: MoeBlock, hidden: Float[Array, "T H"]) -> Float[Array, "T N"]:
+def ask_gate(block: MoeBlock, hidden: Float[Array, "T H"]) -> Float[Array, "T N"]:
+    """Returns the shares of the experts that a gate would choose by a hidden state."""
     router = block.config.router
     bias = block.correction[...] if router.kind == "sigmoid" else None
     return affinities(block.gate(hidden), bias, router)
