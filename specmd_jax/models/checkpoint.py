@@ -1,5 +1,6 @@
 """A Hugging Face checkpoint: the decoder goes to the device, the experts to the host."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Checkpoint:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        if not self.folder.is_dir():
+        if not os.path.isdir(folder):  # pathlib raises where a name is too long
             raise InputError(f"{folder} is not a folder: give one with config.json and weights")
         self.config: DecoderConfig = from_hf(self.folder)
         self._tensors = TensorFiles(self.folder)

@@ -1,6 +1,6 @@
 """Reads the experts of a layer from a checkpoint, however its family lays them out.
 
-They go from the mapped files into one buffer a layer, so that no more than one tensor is in
+They go from the mapped files into one buffer a layer, so that no more than one expert is in
 memory twice.
 """
 
@@ -50,8 +50,10 @@ def read_experts(
 
 def _stored(tensors: TensorFiles, ways: tuple[ExpertNames, ...]) -> ExpertNames:
     """Returns the way whose tensors are there; else the first, whose lack is then reported."""
-    there = (names for names in ways if names.down.format(expert=0) in tensors)
-    return next(there, ways[0])
+    for names in ways:
+        if any(name.format(expert=0) in tensors for name in names):
+            return names
+    return ways[0]
 
 
 def _separate(
@@ -75,11 +77,10 @@ def _fused(
 ) -> ExpertWeights:
     many, size, width = _sizes(config)
     experts = _buffers(config, dtype)
-    gate_up = tensors.shaped(names.gate_up, (many, 2 * width, size))
-    down = tensors.shaped(names.down, (many, size, width))
-    for expert in range(many):
-        experts.gate_up[expert] = gate_up[expert].T
-        experts.down[expert] = down[expert].T
+    for expert, gate_up in enumerate(tensors.parts(names.gate_up, (many, 2 * width, size))):
+        experts.gate_up[expert] = gate_up.T
+    for expert, down in enumerate(tensors.parts(names.down, (many, size, width))):
+        experts.down[expert] = down.T
     return experts
 
 
@@ -88,10 +89,11 @@ def _interleaved(
 ) -> ExpertWeights:
     many, size, width = _sizes(config)
     experts = _buffers(config, dtype)
-    gate_up = tensors.shaped(names.gate_up, (many, size, 2 * width))
-    experts.gate_up[..., :width] = gate_up[..., ::2]
-    experts.gate_up[..., width:] = gate_up[..., 1::2]
-    experts.down[:] = tensors.shaped(names.down, (many, width, size))
+    for expert, gate_up in enumerate(tensors.parts(names.gate_up, (many, size, 2 * width))):
+        experts.gate_up[expert, :, :width] = gate_up[:, ::2]
+        experts.gate_up[expert, :, width:] = gate_up[:, 1::2]
+    for expert, down in enumerate(tensors.parts(names.down, (many, width, size))):
+        experts.down[expert] = down
     bias = tensors.shaped(names.gate_up + "_bias", (many, 2 * width))
     down_bias = tensors.shaped(names.down + "_bias", (many, size))
     return experts._replace(

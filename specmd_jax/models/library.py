@@ -1,5 +1,6 @@
 """Models by name: the bundled one, a folder, or a repository of the Hugging Face hub."""
 
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def open_model(name: str) -> Checkpoint:
     """
     if name == BUNDLED:
         return Checkpoint(str(resources.files("specmd_jax.models") / "bundled"))
-    if Path(name).exists() or not _is_hub_id(name):
+    if os.path.exists(name) or not _is_hub_id(name):
         return Checkpoint(name)
     return Checkpoint(_fetch(name))
 
@@ -42,7 +43,7 @@ def open_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower
-        raise InputError(f"{path} is not a tokenizer: {error}") from error
+        raise InputError(f"{path} is not a tokenizer: {_first_line(error)}") from error
 
 
 def _is_hub_id(name: str) -> bool:
@@ -61,5 +62,8 @@ def _fetch(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES)))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{name} cannot be fetched from the hub: {reason}") from error
+        raise InputError(f"{name} cannot be fetched from the hub: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

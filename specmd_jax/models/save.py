@@ -42,10 +42,9 @@ def save_olmoe(
       dtype: of the stored weights.
       max_position_embeddings: longest context, for the config.
       eos_token_id: of the tokenizer, for the config; None if it has none.
-      rope_theta: that the decoder's rotary embedding was made with.
 
     Raises:
-      InputError: another architecture, a wrong `rope_theta`, or the folder cannot be written.
+      InputError: the decoder is of another architecture, or the folder cannot be written.
     """
     folder, config = Path(folder), decoder.config
     written = _hf_config(config) | {
@@ -125,7 +124,10 @@ def _expert_tensors(
 def _replace(path: Path, write: Callable[[Path], Any]) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode  # what the umask leaves; safetensors lets the owner alone in
         write(partial)
+        partial.chmod(mode)
         os.replace(partial, path)
     finally:
         with suppress(OSError):  # it is gone, or it never could be there

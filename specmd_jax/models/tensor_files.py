@@ -6,7 +6,9 @@ checkpoint larger than memory can be read through.
 """
 
 import json
-from collections.abc import Mapping
+import math
+import operator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from jaxtyping import Shaped
 from specmd_jax.errors import InputError
 
 INDEX = "model.safetensors.index.json"
+_LONGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
 _DTYPES = {
     "F64": np.float64,
     "F32": np.float32,
@@ -33,6 +36,7 @@ class _Place(NamedTuple):
     kind: str  # as the header names its type
     shape: tuple[int, ...]
     begin: int  # bytes from the beginning of the file
+    nbytes: int
 
 
 class TensorFiles(Mapping[str, Shaped[np.ndarray, "..."]]):
@@ -51,14 +55,10 @@ class TensorFiles(Mapping[str, Shaped[np.ndarray, "..."]]):
 
     def __getitem__(self, name: str) -> Shaped[np.ndarray, "..."]:
         place = self._place(name)
-        if place.kind not in _DTYPES:
-            raise InputError(
-                f"{place.file.name}: {name} has type {place.kind}, supported are "
-                f"{', '.join(_DTYPES)}: give weights that are not quantised"
-            )
-        return np.memmap(
-            place.file, _DTYPES[place.kind], mode="r", offset=place.begin, shape=place.shape
-        )
+        return _mapped(place, name, place.begin, place.shape)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
 
     def __iter__(self):
         return iter(self._places)
@@ -72,13 +72,28 @@ class TensorFiles(Mapping[str, Shaped[np.ndarray, "..."]]):
         Raises:
           InputError: it is missing, or has another shape.
         """
-        found = self._place(name).shape
-        if found != shape:
+        place = self._shaped(name, shape)
+        return _mapped(place, name, place.begin, shape)
+
+    def parts(self, name: str, shape: tuple[int, ...]) -> Iterator[Shaped[np.ndarray, "..."]]:
+        """Yields a tensor that must have `shape` along its first axis, one part mapped at a time.
+
+        Raises:
+          InputError: it is missing, or has another shape.
+        """
+        place = self._shaped(name, shape)
+        nbytes = place.nbytes // shape[0]
+        for part in range(shape[0]):
+            yield _mapped(place, name, place.begin + part * nbytes, shape[1:])
+
+    def _shaped(self, name: str, shape: tuple[int, ...]) -> _Place:
+        place = self._place(name)
+        if place.shape != shape:
             raise InputError(
-                f"{self._place(name).file.name}: {name} has shape {list(found)}, config.json "
+                f"{place.file.name}: {name} has shape {list(place.shape)}, config.json "
                 f"asks for {list(shape)}: are they of the same model?"
             )
-        return self[name]
+        return place
 
     def _place(self, name: str) -> _Place:
         if name not in self._places:
@@ -87,6 +102,17 @@ class TensorFiles(Mapping[str, Shaped[np.ndarray, "..."]]):
                 "model_type right?"
             )
         return self._places[name]
+
+
+def _mapped(
+    place: _Place, name: str, begin: int, shape: tuple[int, ...]
+) -> Shaped[np.ndarray, "..."]:
+    if place.kind not in _DTYPES:
+        raise InputError(
+            f"{place.file.name}: {name} has type {place.kind}, supported are "
+            f"{', '.join(_DTYPES)}: give weights that are not quantised"
+        )
+    return np.memmap(place.file, _DTYPES[place.kind], mode="r", offset=begin, shape=shape)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -98,12 +124,15 @@ def _files(folder: Path) -> list[Path]:
         return files
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        files = [folder / name for name in names]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise InputError(f"{index} is not a checkpoint's index: download it again") from error
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise InputError(f"{folder} lacks {missing[0]}, which its index names: download it again")
-    return [folder / name for name in names]
+    for file in files:
+        if not file.is_file():
+            raise InputError(
+                f"{folder} lacks {file.name}, which its index names: download it again"
+            )
+    return files
 
 
 def _read_header(file: Path) -> dict[str, _Place]:
@@ -111,30 +140,28 @@ def _read_header(file: Path) -> dict[str, _Place]:
         size = file.stat().st_size
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
-            header: dict[str, Any] = json.loads(opened.read(min(length, size)))
+            header: dict[str, Any] = json.loads(opened.read(min(length, _LONGEST_HEADER)))
         header.pop("__metadata__", None)
         start = 8 + length
-        places = {
-            name: _Place(file, entry["dtype"], tuple(entry["shape"]), _begin(entry, start))
-            for name, entry in header.items()
-        }
-        end = max((start + entry["data_offsets"][1] for entry in header.values()), default=start)
+        places = {name: _parsed(file, entry, start) for name, entry in header.items()}
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{file} has no safetensors header: it is cut short or of another format, "
             "download it again"
         ) from error
+    end = max((place.begin + place.nbytes for place in places.values()), default=start)
     if size < end:
         raise InputError(f"{file} is cut short: {size} bytes of {end}, download or write it again")
     return places
 
 
-def _begin(entry: Mapping[str, Any], start: int) -> int:
-    begin, end = entry["data_offsets"]
-    if entry["dtype"] in _DTYPES:
-        expected = int(np.prod(entry["shape"])) * np.dtype(_DTYPES[entry["dtype"]]).itemsize
-        if end - begin != expected or begin < 0:
-            raise ValueError("the header contradicts itself")
-    return start + begin
+def _parsed(file: Path, entry: Mapping[str, Any], start: int) -> _Place:
+    begin, end = map(operator.index, entry["data_offsets"])
+    kind, shape = str(entry["dtype"]), tuple(map(operator.index, entry["shape"]))
+    if not 0 <= begin <= end or min(shape, default=0) < 0:
+        raise ValueError("the header holds negative sizes")
+    if kind in _DTYPES and end - begin != math.prod(shape) * np.dtype(_DTYPES[kind]).itemsize:
+        raise ValueError("the header contradicts itself")
+    return _Place(file, kind, shape, start + begin, end - begin)

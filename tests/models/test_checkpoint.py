@@ -19,6 +19,8 @@ from specmd_jax.models import Checkpoint, save_olmoe
 
 from .small import CONFIG, small_decoder
 
+INDEX = "model.safetensors.index.json"
+FUSED = "model.layers.1.mlp.experts.down_proj"
 GATE_UP = "model.layers.1.mlp.experts.2.up_proj.weight"
 
 
@@ -46,7 +48,7 @@ def shard(folder, parts: int = 3) -> None:
         save_file({name: tensors[name] for name in mine}, folder / file)
         weight_map |= dict.fromkeys(mine, file)
     index = json.dumps({"weight_map": weight_map})
-    (folder / "model.safetensors.index.json").write_text(index)
+    (folder / INDEX).write_text(index)
 
 
 @pytest.mark.parametrize("sharded", [False, True])
@@ -81,6 +83,49 @@ def test_host_experts_are_frozen(saved):
     experts = Checkpoint(saved).experts(0)
     with pytest.raises(ValueError, match="read-only"):
         experts.down[0] = 0
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("sharded", [False, True])
+def test_fused_experts_are_read_as_separate_ones(tmp_path, dtype, sharded):
+    save_olmoe(tmp_path, *small_decoder(), dtype=dtype)
+    separate = Checkpoint(tmp_path).experts(1)
+    fuse(tmp_path)
+    if sharded:
+        shard(tmp_path)
+    fused = Checkpoint(tmp_path).experts(1)
+    assert fused.down.dtype == dtype
+    jax.tree.map(np.testing.assert_array_equal, fused, separate)
+
+
+def fuse(folder) -> None:
+    """Stores the experts as newer versions of transformers do: two tensors a layer."""
+
+    def change(tensors):
+        for layer in range(CONFIG.spec.num_hidden_layers):
+            base = f"model.layers.{layer}.mlp.experts."
+            gate, up, down = (
+                np.stack([tensors.pop(f"{base}{expert}.{part}_proj.weight") for expert in range(8)])
+                for part in ("gate", "up", "down")
+            )
+            tensors[f"{base}gate_up_proj"] = np.concatenate([gate, up], axis=1)
+            tensors[f"{base}down_proj"] = down
+
+    rewrite(folder, change)
+
+
+def test_a_tensor_that_the_index_leaves_out_is_found_in_its_shard(folder):
+    shard(folder)
+    edit_index(folder, lambda weight_map: weight_map.pop(GATE_UP))
+    stored = Checkpoint(folder).experts(1)
+    jax.tree.map(np.testing.assert_array_equal, stored, small_decoder()[1][1])
+
+
+def edit_index(folder, change) -> None:
+    file = folder / INDEX
+    index = json.loads(file.read_text())
+    change(index["weight_map"])
+    file.write_text(json.dumps(index))
 
 
 def rewrite(folder, change) -> None:
@@ -126,6 +171,50 @@ def cut_a_shard(folder):
     file.write_bytes(file.read_bytes()[:-10])
 
 
+def leave_out_a_shard(folder):
+    """The index knows nothing of a shard that is there."""
+    shard(folder)
+
+    def change(weight_map):
+        lost = weight_map[GATE_UP]
+        for name in [name for name, file in weight_map.items() if file == lost]:
+            del weight_map[name]
+
+    edit_index(folder, change)
+
+
+def fused_without(name):
+    def change(folder):
+        fuse(folder)
+        lose(name)(folder)
+
+    return change
+
+
+def fused_too_short(folder):
+    fuse(folder)
+    reshape(FUSED)(folder)
+
+
+def edit_header(change):
+    """Changes what the file says of one tensor, and leaves the data alone."""
+
+    def edit(folder):
+        file = folder / "model.safetensors"
+        data = file.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        change(header[GATE_UP])
+        text = json.dumps(header).encode()
+        file.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+
+    return edit
+
+
+def overwrite(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
 def edit_config(**changes):
     def change(folder):
         file = folder / "config.json"
@@ -145,10 +234,35 @@ DEFECTS = {
     "the file is empty": (cut(0), "cut short"),
     "a shard is missing": (lose_a_shard, "model-00002-of-00003.safetensors, which its index"),
     "a shard is cut short": (cut_a_shard, "model-00002-of-00003.safetensors is cut short"),
-    "the index is no index": (
-        lambda folder: (folder / "model.safetensors.index.json").write_text("[]"),
-        "index",
+    "the index leaves out a shard": (leave_out_a_shard, "lacks the tensor model"),
+    "the index is no index": (overwrite(INDEX, "[]"), "index.json is not a checkpoint's index"),
+    "the index is cut short": (overwrite(INDEX, '{"weight_map": {'), "not a checkpoint's index"),
+    "the index names no files": (
+        overwrite(INDEX, '{"weight_map": {"a": 1}}'),
+        "not a checkpoint's index",
     ),
+    "the index is nested too deep": (overwrite(INDEX, "[" * 10**5), "not a checkpoint's index"),
+    "fused experts lack one tensor": (fused_without(FUSED), f"lacks the tensor {FUSED}"),
+    "fused experts lack the other": (
+        fused_without(FUSED.replace("down", "gate_up")),
+        "lacks the tensor model.layers.1.mlp.experts.gate_up_proj",
+    ),
+    "fused experts are too few": (fused_too_short, r"down_proj has shape \[7, 32, 16\].*\[8, 32"),
+    "the header is no JSON": (overwrite("model.safetensors", "A" * 100), "no safetensors header"),
+    "the header's shape is no shape": (
+        edit_header(lambda entry: entry.update(shape=["16", 32])),
+        "no safetensors header",
+    ),
+    "the header's sizes differ": (
+        edit_header(lambda entry: entry.update(shape=[16, 31])),
+        "no safetensors header",
+    ),
+    "the header's offsets are negative": (
+        edit_header(lambda entry: entry.update(data_offsets=[-2048, 0])),
+        "no safetensors header",
+    ),
+    "the config is cut short": (overwrite("config.json", '{"model_type": '), "config.json"),
+    "the config is a list": (overwrite("config.json", "[]"), "config.json"),
     "there are no weights": (
         lambda folder: (folder / "model.safetensors").unlink(),
         "no .*safetensors",
@@ -169,6 +283,13 @@ def test_a_defect_is_told_in_one_line(folder, defect):
         checkpoint.decoder()
         checkpoint.all_experts()
     assert "\n" not in str(raised.value)
+
+
+def test_files_are_as_open_as_the_umask_lets_them_be(saved, tmp_path):
+    plain = tmp_path / "plain"
+    plain.touch()
+    for file in saved.iterdir():
+        assert file.stat().st_mode == plain.stat().st_mode, file.name
 
 
 def test_no_folder_is_told(tmp_path):
