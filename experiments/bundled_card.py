@@ -221,6 +221,8 @@ def card(options: Options, trace: Trace) -> list[str]:
         "",
         *data_table(options),
         "",
+        "![Held-out loss while it learned](../../../experiments/results/bundled_loss.png)",
+        "",
         "## Routing",
         "",
         "MEASURED on held-out text, beside recorded traces of published models (of those, decoded",
