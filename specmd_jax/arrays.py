@@ -40,12 +40,18 @@ def zeros(shape: ModelShape, dtype: jnp.dtype | type = jnp.int32) -> Array:
 
 
 def fixed(values: Float[Array, "..."], bits: int) -> Int[Array, "..."]:
-    """Returns floats as integers of `bits` binary places, rounded half up, within +-2**30.
+    """Returns floats as integers of `bits` binary places, halves to even, within +-2**30.
 
-    Sums that are equal on paper but differ in the last float bit become equal again.
+    For each term of a sum, not for the sum: XLA may fuse a product with the addition after it,
+    here and not there, and that rounds once instead of twice. Integers add up the same everywhere.
     """
-    scaled = jnp.floor(values * (1 << bits) + 0.5)
+    scaled = jnp.round(values * (1 << bits))
     return jnp.clip(scaled, -SCORE_LIMIT, SCORE_LIMIT).astype(jnp.int32)
+
+
+def share(part: Num[Array, "..."], whole: Int[Array, ""] | int) -> Float[Array, "..."]:
+    """Returns part / whole as a product: XLA divides an array by one number so, but not always."""
+    return part.astype(jnp.float32) * (1 / jnp.asarray(whole, jnp.float32))
 
 
 def hash_uniform(

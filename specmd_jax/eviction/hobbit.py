@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from specmd_jax.arrays import fixed, row, with_row, zeros
+from specmd_jax.arrays import fixed, row, share, with_row, zeros
 from specmd_jax.policy import Eviction
 from specmd_jax.types import CacheState, Event, ModelShape, Outcome
 
@@ -44,17 +44,15 @@ def score(
     params: HobbitParams, state: HobbitState, cache: CacheState, event: Event
 ) -> Int[Array, "L N"]:
     num_layers = cache.tier.shape[0]
-    passes = (event.step - state.started + 1).astype(jnp.float32)
+    passes = event.step - state.started + 1
     last_pass = jnp.maximum(cache.last_used // num_layers - state.started + 1, 0)
     behind = (event.layer - jnp.arange(num_layers, dtype=jnp.int32)) % num_layers
-    nearness = 1 - behind[:, None].astype(jnp.float32) / num_layers
-    worth = (
-        params.w_lru * last_pass.astype(jnp.float32) / passes
-        + params.w_lfu * state.uses.astype(jnp.float32) / passes
-        + params.w_lhu * state.high_uses.astype(jnp.float32) / passes
-        + params.w_fld * nearness
+    return (
+        fixed(params.w_lru * share(last_pass, passes), 20)
+        + fixed(params.w_lfu * share(state.uses, passes), 20)
+        + fixed(params.w_lhu * share(state.high_uses, passes), 20)
+        + fixed(params.w_fld * share(num_layers - behind, num_layers), 20)[:, None]
     )
-    return fixed(worth, 20)
 
 
 def update(

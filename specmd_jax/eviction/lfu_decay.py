@@ -19,10 +19,11 @@ class LfuDecayParams(NamedTuple):
 
 class LfuDecayState(NamedTuple):
     uses: Float[Array, "L N"]
+    decayed: Float[Array, "L N"]  # uses * decay, kept so that XLA cannot fuse it with a sum
 
 
 def init(params: LfuDecayParams, shape: ModelShape) -> LfuDecayState:
-    return LfuDecayState(zeros(shape, jnp.float32))
+    return LfuDecayState(zeros(shape, jnp.float32), zeros(shape, jnp.float32))
 
 
 def score(
@@ -36,8 +37,11 @@ def update(
 ) -> LfuDecayState:
     if not outcome.demand:
         return state
-    uses = row(state.uses, event.layer) * params.decay + outcome.used
-    return LfuDecayState(with_row(state.uses, event.layer, uses))
+    uses = row(state.decayed, event.layer) + outcome.used
+    return LfuDecayState(
+        with_row(state.uses, event.layer, uses),
+        with_row(state.decayed, event.layer, uses * params.decay),
+    )
 
 
 policy = Eviction(init, score, update, LfuDecayParams(), doc=__doc__)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from specmd_jax.arrays import fixed
+from specmd_jax.arrays import fixed, share
 from specmd_jax.eviction import lfu, score_based
 from specmd_jax.eviction.lfu import LfuState
 from specmd_jax.eviction.score_based import ScoreBasedParams, ScoreBasedState
@@ -41,18 +41,14 @@ def init(params: LinearParams, shape: ModelShape) -> LinearState:
 def score(
     params: LinearParams, state: LinearState, cache: CacheState, event: Event
 ) -> Int[Array, "L N"]:
-    def share(part, whole):
-        return part.astype(jnp.float32) / whole
-
     num_layers = cache.tier.shape[0]
     ahead = (jnp.arange(num_layers, dtype=jnp.int32) - event.layer) % num_layers
-    worth = (
-        params.w_recency * share(cache.last_used + 1, (event.clock + 1).astype(jnp.float32))
-        + params.w_frequency * share(state.frequency.uses, (event.step + 1).astype(jnp.float32))
-        + params.w_gate * share(state.gate.summed, float(WINDOW * ONE))
-        + params.w_nearness * (1 - share(ahead[:, None], float(num_layers)))
+    return (
+        fixed(params.w_recency * share(cache.last_used + 1, event.clock + 1), 20)
+        + fixed(params.w_frequency * share(state.frequency.uses, event.step + 1), 20)
+        + fixed(params.w_gate * share(state.gate.summed, WINDOW * ONE), 20)
+        + fixed(params.w_nearness * share(num_layers - ahead, num_layers), 20)[:, None]
     )
-    return fixed(worth, 20)
 
 
 def update(

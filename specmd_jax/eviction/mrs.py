@@ -37,9 +37,9 @@ def update(
         return state
     assert event.probs is not None
     scored = jnp.where(ranks(event.probs) < params.top_p, event.probs, 0)
-    before = row(state.average, event.layer).astype(jnp.float32)
-    after = before * (1 - params.alpha) + params.alpha * scored.astype(jnp.float32)
-    return MrsState(with_row(state.average, event.layer, fixed(after, 0)))
+    kept = fixed((1 - params.alpha) * row(state.average, event.layer).astype(jnp.float32), 0)
+    average = kept + fixed(params.alpha * scored.astype(jnp.float32), 0)
+    return MrsState(with_row(state.average, event.layer, average))
 
 
 policy = Eviction(init, score, update, MrsParams(), reads=(PROBS,), doc=__doc__)

@@ -30,9 +30,9 @@ def name(
     params: tuple, state: ActivationState, event: Event, layer: Int[Array, ""], ahead: int
 ) -> Int[Array, " N"]:
     seen = jnp.arange(state.matrix.shape[0]) <= event.layer
-    alike = jnp.sum(jnp.where(seen, _cosines(state), 0.0), axis=1) / jnp.sum(seen)
+    alike = jnp.sum(jnp.where(seen, fixed(_cosines(state), 12), 0), axis=1)
     stored = jnp.arange(STORE) < state.num_stored
-    best = jnp.argmax(jnp.where(stored, fixed(alike, 12), -1))
+    best = jnp.argmax(jnp.where(stored, alike, -1))
     return jnp.where(state.num_stored > 0, row(state.store[best], layer), 0)
 
 

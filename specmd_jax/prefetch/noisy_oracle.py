@@ -36,7 +36,7 @@ def _false_alarm(params: NoisyOracleParams, demanded) -> Float[Array, ""]:
     right = total(demanded).astype(jnp.float32)
     wrong = demanded.shape[0] - right
     named_right = params.recall * right * (1 - params.precision)
-    chance = named_right / (params.precision * jnp.maximum(wrong, 1.0))
+    chance = named_right * (1 / (params.precision * jnp.maximum(wrong, 1.0)))
     return jnp.minimum(chance, 1.0)
 
 

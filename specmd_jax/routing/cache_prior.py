@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from specmd_jax.arrays import fixed, ranks, row, with_row
+from specmd_jax.arrays import fixed, ranks, row, share, with_row
 from specmd_jax.policy import LOGITS, Routing
 from specmd_jax.types import Event, ModelShape
 
@@ -23,7 +23,7 @@ class CachePriorParams(NamedTuple):
 
 
 class CachePriorState(NamedTuple):
-    average: Float[Array, " L"]  # of the range (or mean) of the logits, over events of the layer
+    summed: Float[Array, " L"]  # the range (or mean) of the logits, over events of the layer
     events: Int[Array, " L"]
 
 
@@ -40,12 +40,11 @@ def choose(
     mean = _mean(logits)
     scale = jnp.where(params.use_mean, mean, jnp.max(logits) - jnp.min(logits))
     events = row(state.events, event.layer) + 1
-    before = row(state.average, event.layer)
-    average = before + (scale.astype(jnp.float32) - before) / events.astype(jnp.float32)
+    summed = row(state.summed, event.layer) + scale.astype(jnp.float32)
     favoured = resident | (ranks(logits) < params.top_j)
-    bent = logits + jnp.where(favoured, fixed(params.lam * average, 0), 0)
+    bent = logits + jnp.where(favoured, fixed(params.lam * share(summed, events), 0), 0)
     state = CachePriorState(
-        with_row(state.average, event.layer, average), with_row(state.events, event.layer, events)
+        with_row(state.summed, event.layer, summed), with_row(state.events, event.layer, events)
     )
     return top(bent, event), state
 

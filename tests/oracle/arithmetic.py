@@ -12,11 +12,15 @@ MASK = (1 << 32) - 1
 
 
 def fixed(x: np.float32, bits: int) -> int:
-    """Returns floor(x * 2^bits + 1/2), every operation in float32, clipped to +-2^30."""
+    """Returns x * 2^bits as the nearest integer, halves to even, clipped to +-2^30."""
     if math.isnan(x):
         raise ValueError("a score is not a number")
-    scaled = f32(x) * f32(2**bits) + f32(0.5)
-    return int(min(max(np.floor(scaled), -LIMIT), LIMIT))
+    return round(min(max(float(x) * 2**bits, -LIMIT), LIMIT))
+
+
+def share(part: int | np.float32, whole: int) -> np.float32:
+    """Returns part / whole, as the product of two float32."""
+    return f32(part) * (f32(1) / f32(whole))
 
 
 def fmix32(h: int) -> int:

@@ -4,9 +4,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
-from oracle.arithmetic import by_value, f32, fixed
+from oracle.arithmetic import by_value, f32, fixed, share
 from oracle.data import Case, Change, Copy, Event
 from oracle.eviction import Eviction, Lfu
 
@@ -53,15 +51,17 @@ class Hobbit(Eviction):
 
     def score(self, copy: Copy, now: Event, cache: "Cache") -> int:
         weight = {name: f32(value) for name, value in self.params.items()}
-        passes = f32(now.step - now.request_start + 1)
+        passes = now.step - now.request_start + 1
         last_pass = cache.last_used.get(copy, -1) // self.num_layers
-        recency = f32(max(last_pass - now.request_start + 1, 0))
-        distance = f32((now.layer - copy[0]) % self.num_layers) / f32(self.num_layers)
-        total = weight["w_lru"] * recency / passes
-        total += weight["w_lfu"] * f32(self.uses[copy]) / passes
-        total += weight["w_lhu"] * f32(self.high_uses[copy]) / passes
-        total += weight["w_fld"] * (f32(1) - distance)
-        return fixed(total, 20)
+        recency = max(last_pass - now.request_start + 1, 0)
+        nearness = self.num_layers - (now.layer - copy[0]) % self.num_layers
+        terms = [
+            weight["w_lru"] * share(recency, passes),
+            weight["w_lfu"] * share(self.uses[copy], passes),
+            weight["w_lhu"] * share(self.high_uses[copy], passes),
+            weight["w_fld"] * share(nearness, self.num_layers),
+        ]
+        return sum(fixed(term, 20) for term in terms)
 
     def served(self, change: Change, cache: "Cache") -> None:
         for expert, tier in change.used.items():
@@ -86,15 +86,16 @@ class Linear(Eviction):
 
     def score(self, copy: Copy, now: Event, cache: "Cache") -> int:
         weight = {name: f32(value) for name, value in self.params.items()}
-        last_used = f32(cache.last_used.get(copy, -1) + 1)
-        uses = f32(self.frequency.score(copy, now, cache))
-        gate = f32(self.gates.score(copy, now, cache)) / f32(16 << 20)
-        distance = f32((copy[0] - now.layer) % self.num_layers) / f32(self.num_layers)
-        total = weight["w_recency"] * last_used / f32(now.index + 1)
-        total += weight["w_frequency"] * uses / f32(now.step + 1)
-        total += weight["w_gate"] * gate
-        total += weight["w_nearness"] * (f32(1) - distance)
-        return fixed(total, 20)
+        last_used = cache.last_used.get(copy, -1) + 1
+        uses, gates = (part.score(copy, now, cache) for part in (self.frequency, self.gates))
+        nearness = self.num_layers - (copy[0] - now.layer) % self.num_layers
+        terms = [
+            weight["w_recency"] * share(last_used, now.index + 1),
+            weight["w_frequency"] * share(uses, now.step + 1),
+            weight["w_gate"] * share(gates, 16 << 20),
+            weight["w_nearness"] * share(nearness, self.num_layers),
+        ]
+        return sum(fixed(term, 20) for term in terms)
 
     def served(self, change: Change, cache: "Cache") -> None:
         self.frequency.served(change, cache)
@@ -121,5 +122,5 @@ class Mrs(Eviction):
         for expert in range(self.num_experts):
             copy = change.layer, expert
             new = f32(probs[expert] if expert in kept else 0)
-            mean = f32(self.means[copy]) * (f32(1) - alpha) + alpha * new + f32(0.5)
-            self.means[copy] = int(np.floor(mean))
+            old = (f32(1) - alpha) * f32(self.means[copy])
+            self.means[copy] = fixed(old, 0) + fixed(alpha * new, 0)

@@ -173,10 +173,8 @@ class ActivationMatrix(Prefetcher):
         return [expert for expert in by_value(row) if row[expert] > 0]
 
     def _similarity(self, place: int, layer: int) -> int:
-        total = f32(0)
-        for mine, stored in list(zip(self.running, self.store[place], strict=True))[: layer + 1]:
-            total += cosine(mine, stored)
-        return fixed(total / f32(layer + 1), 12)
+        rows = list(zip(self.running, self.store[place], strict=True))[: layer + 1]
+        return sum(fixed(cosine(mine, stored), 12) for mine, stored in rows)
 
 
 class Oracle(Prefetcher):
@@ -213,7 +211,8 @@ class NoisyOracle(Oracle):
         if others == 0:
             return f32(0)
         recall, precision = f32(self.params["recall"]), f32(self.params["precision"])
-        chance = recall * f32(demanded) * (f32(1) - precision) / (precision * f32(others))
+        right = recall * f32(demanded) * (f32(1) - precision)
+        chance = right * (f32(1) / (precision * f32(others)))
         return min(chance, f32(1))
 
 

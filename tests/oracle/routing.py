@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from oracle.arithmetic import by_value, f32, fixed, with_defaults
+from oracle.arithmetic import by_value, f32, fixed, share, with_defaults
 from oracle.data import Case, Event
 
 
@@ -52,7 +52,7 @@ class CachePrior(BentRouting):
     def __init__(self, case: Case, params: Mapping[str, Any]):
         super().__init__(case, params)
         self.events: Counter[int] = Counter()  # by layer
-        self.spread = defaultdict(lambda: f32(0))  # the running mean, by layer
+        self.spread = defaultdict(lambda: f32(0))  # summed over them, by layer
 
     def order(
         self, now: Event, logits: list[int], probs: list[int], resident: set[int]
@@ -65,8 +65,8 @@ class CachePrior(BentRouting):
         mean = self.params["use_mean"]
         x = sum(logits) // len(logits) if mean else max(logits) - min(logits)
         self.events[layer] += 1
-        self.spread[layer] += (f32(x) - self.spread[layer]) / f32(self.events[layer])
-        return self.spread[layer]
+        self.spread[layer] += f32(x)
+        return share(self.spread[layer], self.events[layer])
 
 
 class MaxRank(BentRouting):
