@@ -1,6 +1,6 @@
-"""Three ways to compute the chosen experts of a layer from one stack of weights.
+"""Two ways to compute the chosen experts of a layer from one stack of weights.
 
-`jax.lax.ragged_dot` is none of them: on CPU, and by default on GPU, XLA computes it densely.
+`jax.lax.ragged_dot` is neither: on CPU, and by default on GPU, XLA computes it densely.
 """
 
 from typing import NamedTuple
@@ -15,27 +15,6 @@ from specmd_jax.models.experts import ExpertWeights, apply_expert
 BLOCK = 64  # rows of one expert that are computed together
 
 
-def one_by_one(
-    experts: ExpertWeights,
-    hidden: Float[Array, "T H"],
-    ids: Int[Array, "T K"],
-    weights: Float[Array, "T K"],
-    activation: Activation,
-) -> Float[Array, "T H"]:
-    """Computes a token's experts one after the other: for decode, nothing is copied or padded."""
-    tokens = jnp.repeat(jnp.arange(ids.shape[0]), ids.shape[1])
-
-    def add(total: Array, pair: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        token, expert, weight = pair
-        row = jax.lax.dynamic_slice_in_dim(hidden, token, 1)
-        out = apply_expert(_pick(experts, expert), row, activation)
-        return total.at[token].add((weight * out[0]).astype(total.dtype)), None
-
-    pairs = tokens, jnp.maximum(ids.reshape(-1), 0), weights.reshape(-1)
-    total = jnp.zeros(hidden.shape, jnp.float32)
-    return jax.lax.scan(add, total, pairs)[0].astype(hidden.dtype)
-
-
 def in_blocks(
     experts: ExpertWeights,
     hidden: Float[Array, "T H"],
@@ -43,19 +22,19 @@ def in_blocks(
     weights: Float[Array, "T K"],
     activation: Activation,
 ) -> Float[Array, "T H"]:
-    """Computes rows sorted by expert, block by block: for prefill, each expert is read once.
+    """Computes rows sorted by expert, block by block: for inference, in place and unpadded.
 
     Blocks that no row is in cost nothing. It has no reverse-mode derivative.
     """
-    plan = _plan(ids, experts.down.shape[0])
-    rows = _rows(hidden, plan)
+    plan = plan_blocks(ids, experts.down.shape[0])
+    rows = block_rows(hidden, plan)
 
     def fill(block: Array, out: Array) -> Array:
         computed = apply_expert(_pick(experts, plan.expert[block]), rows[block], activation)
         return jax.lax.dynamic_update_index_in_dim(out, computed.astype(out.dtype), block, 0)
 
     out = jax.lax.fori_loop(0, plan.used, fill, jnp.zeros_like(rows))
-    return _combined(out, plan, weights)
+    return combine_blocks(out, plan, weights)
 
 
 def all_blocks(
@@ -69,15 +48,15 @@ def all_blocks(
 
     No token is dropped, as MegaBlocks (arXiv 2211.15841); weights are copied once a block.
     """
-    plan = _plan(ids, experts.down.shape[0])
+    plan = plan_blocks(ids, experts.down.shape[0])
     chosen = jax.tree.map(lambda leaf: leaf[plan.expert], experts)
     out = jax.vmap(lambda expert, rows: apply_expert(expert, rows, activation))(
-        chosen, _rows(hidden, plan)
+        chosen, block_rows(hidden, plan)
     )
-    return _combined(out, plan, weights)
+    return combine_blocks(out, plan, weights)
 
 
-class _Plan(NamedTuple):
+class BlockPlan(NamedTuple):
     """Rows sorted by expert and padded, expert by expert, to whole blocks."""
 
     source: Int[Array, "blocks rows"]  # token of each row, T for padding
@@ -86,9 +65,15 @@ class _Plan(NamedTuple):
     used: Int[Array, ""]  # blocks with rows in them: the first ones
 
 
-def _plan(ids: Int[Array, "T K"], num_experts: int) -> _Plan:
+def plan_blocks(ids: Int[Array, "T K"], num_experts: int) -> BlockPlan:
+    """Returns which rows stand in which block; it depends on nothing but the choice.
+
+    Where experts hardly share tokens, each pair of the two is a block: nothing is sorted.
+    """
     tokens, top_k = ids.shape
     pairs = tokens * top_k
+    if pairs <= num_experts:
+        return _plan_pairs(ids)
     block = min(BLOCK, tokens)
     blocks = min(num_experts, pairs) + pairs // block  # enough, however the rows fall
     expert = jnp.where(ids < 0, num_experts, ids).reshape(-1)  # no expert sorts last
@@ -100,7 +85,7 @@ def _plan(ids: Int[Array, "T K"], num_experts: int) -> _Plan:
     row = jnp.minimum(first_row[expert[order]] + rank, blocks * block)
     source = jnp.full(blocks * block, tokens, jnp.int32)
     source = source.at[row].set((order // top_k).astype(jnp.int32), mode="drop")
-    return _Plan(
+    return BlockPlan(
         source=source.reshape(blocks, block),
         place=jnp.zeros(pairs, jnp.int32).at[order].set(row.astype(jnp.int32)).reshape(ids.shape),
         expert=jnp.minimum(
@@ -110,13 +95,27 @@ def _plan(ids: Int[Array, "T K"], num_experts: int) -> _Plan:
     )
 
 
-def _rows(hidden: Float[Array, "T H"], plan: _Plan) -> Float[Array, "blocks rows H"]:
+def _plan_pairs(ids: Int[Array, "T K"]) -> BlockPlan:
+    tokens, top_k = ids.shape
+    pair = jnp.arange(ids.size, dtype=jnp.int32)
+    expert = ids.reshape(-1)
+    return BlockPlan(
+        source=jnp.where(expert < 0, tokens, pair // top_k)[:, None],
+        place=jnp.where(ids < 0, ids.size, pair.reshape(ids.shape)),
+        expert=jnp.maximum(expert, 0),
+        used=jnp.int32(ids.size),
+    )
+
+
+def block_rows(hidden: Float[Array, "T H"], plan: BlockPlan) -> Float[Array, "blocks rows H"]:
+    """Returns the hidden states block by block; zeros where a block is padded."""
     return jnp.append(hidden, jnp.zeros_like(hidden[:1]), axis=0)[plan.source]
 
 
-def _combined(
-    out: Float[Array, "blocks rows H"], plan: _Plan, weights: Float[Array, "T K"]
+def combine_blocks(
+    out: Float[Array, "blocks rows H"], plan: BlockPlan, weights: Float[Array, "T K"]
 ) -> Float[Array, "T H"]:
+    """Returns the weighted sum of what the blocks made of each token."""
     flat = out.reshape(-1, out.shape[-1])
     pairs = flat.at[plan.place].get(mode="fill", fill_value=0)
     summed = jnp.einsum("tkh,tk->th", pairs, weights, preferred_element_type=jnp.float32)
