@@ -26,8 +26,9 @@ MOST_LENGTH = 1 << 14
 class Quality:
     """Read a text through a cache, token by token, and compare with the exact model.
 
-    Closed loop: what is dropped, substituted, of low precision or bent by routing changes the
-    hidden states that follow. Several capacities go apart by commas (quotas joined by +).
+    Closed loop: whatever a lossy cache does to one layer changes the states that follow.
+
+    Several capacities go apart by commas (quotas joined by +).
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
