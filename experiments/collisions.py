@@ -1,6 +1,6 @@
 """Hits and collision misses by eviction policy: the paper's Figures 4, 5 and 8 on recorded traces.
 
-    python experiments/collisions.py run     # about 6 minutes on two cores, 8 on one
+    python experiments/collisions.py run     # minutes; goes on where it was stopped
     python experiments/collisions.py draw    # seconds; reads what `run` wrote
 
 Writes collisions.parquet, collisions.png (with prefetch, int4 copies: the paper's setting),
@@ -10,13 +10,13 @@ A capacity is a share of the bytes that all routed experts take at bf16. The pap
 int4 copies, so 5 % of the bytes are 20 % of the experts; both readings are replayed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import tyro
-from recordings import RECORDED, RESULTS, Rows, load, read_table, write_table
-from rich.console import Console
+from recordings import RECORDED, RESULTS, Parts, Rows, finish, load, read_rows
 
 from specmd_jax.metrics import SIMULATED, count_summary
 from specmd_jax.prefetch.noisy_oracle import NoisyOracleParams
@@ -47,30 +47,24 @@ POLICIES: dict[str, Strategy] = {
     "least-stale R3": make_strategy("least-stale"),
     "belady": make_strategy("belady"),
 }
-PAPER_MODEL = "OLMoE-1B-7B"  # the one of the recorded models that the paper measured
-WITH_PREVIOUS = ("lru", "lru, gate only", "lfu", "score-based", "fld-cyclic", "least-stale R3")
+WITH_PREVIOUS = ("lru", "lfu", "score-based", "fld-cyclic", "least-stale R3", "belady")
 KEPT = (
     "accesses", "hits", "misses", "hit_rate", "collisions", "collisions_per_miss",
     "collisions_per_access", "compulsory", "loads", "evictions", "prefetched",
-    "prefetch_precision", "misses_by_layer", "collisions_by_layer",
+    "prefetch_precision", "hit_rate_by_layer", "misses_by_layer", "collisions_by_layer",
 )  # fmt: skip
 
 
-def replay_all(
-    traces: dict[str, Trace],
-    policies: Sequence[str] = tuple(POLICIES),
-    with_previous: Sequence[str] = WITH_PREVIOUS,
-    on_start: Callable[[str], None] = lambda what: None,
-) -> Rows:
-    """Returns one row for each model, policy, prefetcher, precision and capacity."""
-    rows: Rows = []
+def parts(traces: dict[str, Trace]) -> Parts:
+    """Returns what computes the rows: one part for each model, policy and kind of predictor."""
+    found: dict[str, Callable[[], Rows]] = {}
     for model, trace in traces.items():
-        for policy in policies:
-            on_start(f"{model}: {policy}")
-            rows += _with_oracle(model, trace, policy)
-            if model == PAPER_MODEL and policy in with_previous:
-                rows += _with_previous(model, trace, policy)
-    return rows
+        for policy in POLICIES:
+            found[f"{model}: {policy}"] = partial(_with_oracle, model, trace, policy)
+            if policy in WITH_PREVIOUS:
+                about = f"{model}: {policy}, prefetch previous"
+                found[about] = partial(_with_previous, model, trace, policy)
+    return found
 
 
 def _with_oracle(model: str, trace: Trace, policy: str) -> Rows:
@@ -85,6 +79,7 @@ def _with_oracle(model: str, trace: Trace, policy: str) -> Rows:
 
 
 def _with_previous(model: str, trace: Trace, policy: str) -> Rows:
+    """Replays with the guess that a token uses what the token before it used."""
     strategy = POLICIES[policy]._replace(prefetch=make_strategy(prefetch="previous").prefetch)
     plan = {
         (PREVIOUS, *cell): Setup(strategy, strategy.params, policy, capacity=slots)
@@ -133,17 +128,25 @@ def _row(model: str, trace: Trace, cell: tuple[str, str, str], answer: Answer) -
     }
 
 
-def run_experiment(traces: Path = RECORDED, passes: int = 500, results: Path = RESULTS) -> None:
-    """Replay the traces in the folder `traces`, `passes` passes of each, and keep the counts."""
-    log = Console(stderr=True).log
-    write_table(replay_all(load(traces, passes), on_start=log), results / "collisions.parquet")
+def run_experiment(
+    traces: tuple[Path, ...] = RECORDED, passes: int = 500, results: Path = RESULTS
+) -> None:
+    """Replay `passes` passes of each trace, keep the counts, and draw.
+
+    Args:
+      traces: of any known format, each of another model.
+      results: folder of the table, the pictures and the page.
+    """
+    recorded = load(traces, passes)
+    finish(parts(recorded), recorded, results / "collisions.parquet")
+    draw(results)
 
 
 def draw(results: Path = RESULTS) -> None:
     """Draw the pictures and write the page from what `run` kept."""
     from collisions_report import draw_all  # matplotlib is slow to load
 
-    draw_all(read_table(results / "collisions.parquet"), results)
+    draw_all(read_rows(results / "collisions.parquet"), results)
 
 
 if __name__ == "__main__":

@@ -1,44 +1,60 @@
 """The recorded traces that the experiments replay, and the tables that they leave behind."""
 
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import re
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.console import Console
 
 from specmd_jax.errors import InputError
+from specmd_jax.journal import Journal, journal_of, write_table
 from specmd_jax.traces import Trace, import_trace, slice_passes, slice_requests
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get("SPECMD_RECORDINGS", ROOT.parent / "shared"))
-RECORDED = SHARED / "traces"
+RECORDINGS = Path(os.environ.get("SPECMD_RECORDINGS", ROOT.parent / "shared"))
+RECORDED = tuple(
+    RECORDINGS / "traces" / name
+    for name in ("olmoe-sampled", "deepseek-v2-lite-intent", "gpt-oss-20b")
+)
 RESULTS = Path(__file__).parent / "results"
 
-MODELS = {
-    "OLMoE-1B-7B": "olmoe-sampled",
-    "DeepSeek-V2-Lite": "deepseek-v2-lite-intent",
-    "gpt-oss-20b": "gpt-oss-20b",
-}
-
 Rows = list[dict[str, Any]]
+Parts = Mapping[str, Callable[[], Rows]]
 
 
-def load(folder: Path, passes: int, models: Mapping[str, str] = MODELS) -> dict[str, Trace]:
-    """Returns about `passes` passes of each model's trace, by model.
+def load(paths: Sequence[Path], passes: int) -> dict[str, Trace]:
+    """Returns about `passes` passes of each trace, by the short name of its model.
 
     Raises:
-      InputError: the folder holds none of them.
+      InputError: one is not there, or two are of one model.
     """
-    found = {model: folder / name for model, name in models.items() if (folder / name).is_dir()}
-    if not found:
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
         raise InputError(
-            f"{folder} holds none of the traces {', '.join(models.values())}: give their folder "
-            "with --traces"
+            f"no trace at {', '.join(missing)}: name recorded traces with --traces, or the folder "
+            "that holds traces/ with SPECMD_RECORDINGS"
         )
-    return {model: sample(import_trace(path), passes) for model, path in found.items()}
+    traces: dict[str, Trace] = {}
+    for path in paths:
+        trace = import_trace(path)
+        name = short_name(trace.provenance.model or path.stem)
+        if name in traces:
+            raise InputError(f"{path} is a second trace of {name}: give one trace a model")
+        traces[name] = sample(trace, passes)
+    return traces
+
+
+def short_name(model: str) -> str:
+    """Returns a model's name without its maker and without remarks in brackets."""
+    return model.split("/")[-1].split(" (")[0]
 
 
 def sample(trace: Trace, passes: int) -> Trace:
@@ -57,16 +73,62 @@ def sample(trace: Trace, passes: int) -> Trace:
     return slice_passes(trace, 0, passes)
 
 
-def write_table(rows: Rows, path: Path) -> None:
-    """Writes the rows as parquet, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.part")
-    pq.write_table(pa.Table.from_pylist(rows), half, compression="zstd")
-    os.replace(half, path)
+def finish(parts: Parts, traces: Mapping[str, Trace], output: Path) -> None:
+    """Computes all parts and writes their rows, in order, as one parquet file.
+
+    Each part is kept in a journal beside `output` as soon as it is done, so that a run that was
+    stopped goes on where it was. A part is known by its name and the traces: the journal must be
+    removed when what a part computes has changed. What is being computed is told on stderr.
+
+    Args:
+      parts: what computes the rows, by name.
+      traces: what they are computed from.
+
+    Raises:
+      InputError: the output cannot be written.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    journal, told = Journal(journal_of(output)), digest(traces)
+    console = Console(stderr=True, highlight=False, log_path=False)
+    done = journal.rows()
+    for number, (name, compute) in enumerate(parts.items(), start=1):
+        key = f"{told} {name}"
+        if key not in done:
+            console.log(f"{number}/{len(parts)} {name}")
+            done[key] = {"rows": compute()}
+            journal.append({key: done[key]})
+    write_table([row for name in parts for row in done[f"{told} {name}"]["rows"]], output)
+    journal.remove()
 
 
-def read_table(path: Path) -> Rows:
-    """Returns the rows that `write_table` wrote.
+def digest(traces: Mapping[str, Trace]) -> str:
+    """Returns what tells the routing of these traces from that of others."""
+    told = hashlib.sha256()
+    for trace in traces.values():
+        told.update(f"{trace.shape}".encode())
+        for array in (trace.experts, trace.step, trace.request):
+            told.update(np.ascontiguousarray(array).tobytes())
+    return told.hexdigest()[:16]
+
+
+@cache
+def measured_on() -> dict[str, str]:
+    """Returns what a measurement must say of itself: the day, the machine, and the commit."""
+    cpus = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", cpus.read_text()) if cpus.exists() else None
+    name = found[1].strip() if found else "unknown processor"
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    return {
+        "date": date.today().isoformat(),
+        "machine": f"{os.cpu_count()} cores, {name}",
+        "commit": commit or "unknown",
+    }
+
+
+def read_rows(path: Path) -> Rows:
+    """Returns the rows that `finish` wrote.
 
     Raises:
       InputError: the file is not there.
@@ -76,6 +138,11 @@ def read_table(path: Path) -> Rows:
     return pq.read_table(path).to_pylist()
 
 
+def where(rows: Rows, **wanted: str) -> Rows:
+    """Returns the rows that have all these values."""
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
 def write_page(lines: Sequence[str], path: Path) -> None:
     """Writes the lines as a text file, whole or not at all."""
     half = path.with_name(f".{path.name}.part")
@@ -83,7 +150,9 @@ def write_page(lines: Sequence[str], path: Path) -> None:
     os.replace(half, path)
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Returns a Markdown table, numbers to the right of a first column of names."""
-    rule = ["---", *["---:"] * (len(header) - 1)]
+def markdown_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True
+) -> list[str]:
+    """Returns a Markdown table: a first column of names, then numbers to the right, or words."""
+    rule = ["---", *["---:" if numbers else "---"] * (len(header) - 1)]
     return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
