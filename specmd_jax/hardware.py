@@ -1,7 +1,11 @@
 """The machines that a cache is simulated on: rates, memory and overheads, each with its source."""
 
 import difflib
-from dataclasses import dataclass
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
 
 from specmd_jax.errors import InputError
 
@@ -50,17 +54,72 @@ class HardwareProfile:
 
 
 def get_hardware(name: str) -> HardwareProfile:
-    """Returns the preset called `name`, in any case.
+    """Returns the preset called `name`, in any case, or what `specmd calibrate` wrote to a file.
 
     Raises:
-      InputError: no such preset; the message lists the nearest names.
+      InputError: no such preset, and the message lists the nearest names; or a file is no profile.
     """
+    if name.endswith(".json") or os.sep in name:
+        return read_profile(Path(name))
     key = name.lower()
     if key not in HARDWARE:
         near = difflib.get_close_matches(key, HARDWARE, n=3, cutoff=0.4)
         raise InputError(f"unknown hardware {name!r}: try {', '.join(near or HARDWARE)}")
     return HARDWARE[key]
 
+
+def read_profile(path: Path) -> HardwareProfile:
+    """Returns the machine that a file describes.
+
+    Raises:
+      InputError: it cannot be read, or is no profile.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): name a profile") from error
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON: write a profile with specmd calibrate") from error
+    if not isinstance(values, dict) or values.get("format") != PROFILE_FORMAT:
+        raise InputError(f"{path} is no {PROFILE_FORMAT}: write it with specmd calibrate")
+    known = {field.name for field in fields(HardwareProfile)}
+    given = {name: value for name, value in values.items() if name in known}
+    _check_types(path, given)
+    rates = {field.name for field in fields(HardwareProfile) if field.type is float}
+    given |= {name: float(given[name]) for name in rates}
+    return HardwareProfile(**given)
+
+
+def write_profile(profile: HardwareProfile, path: Path, about: dict[str, Any]) -> None:
+    """Writes a machine as JSON, and `about` what was measured beside it.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    record = {"format": PROFILE_FORMAT} | asdict(profile) | {"measured": about}
+    half = path.with_name(f".{path.name}.part")
+    try:
+        half.write_text(json.dumps(record, indent=1) + "\n")
+        os.replace(half, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}): choose another") from error
+
+
+def _check_types(path: Path, given: dict[str, Any]) -> None:
+    optional = {"unified", "layer_s"}
+    for field in fields(HardwareProfile):
+        if field.name not in given and field.name not in optional:
+            raise InputError(f"{path} has no {field.name}: write it anew with specmd calibrate")
+        value = given.get(field.name)
+        text = field.name in ("name", "source")
+        right = isinstance(value, str) if text else isinstance(value, int | float)
+        if not right and not (value is None and field.name in optional):
+            raise InputError(
+                f"{path}: {field.name} is {value!r}, give a {'text' if text else 'number'}"
+            )
+
+
+PROFILE_FORMAT = "specmd.hardware/1"
 
 # A copy is queued and completed in about 10 us whatever its size; an eager layer launches about
 # ten kernels of 5 us each. Both are assumptions: a measured profile should replace them.

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from specmd_jax.traces import Trace
 from specmd_jax.traces.analysis import hit_curve, reuse_profile
 from specmd_jax.traces.synthetic import SyntheticSpec, generate
 from specmd_jax.types import ModelShape
@@ -33,7 +34,7 @@ class Locality(NamedTuple):
     hit_rate: Float[np.ndarray, " C"]  # at 0, 1, ..., N slots a layer
     source: str
 
-    def at(self, slots_per_layer: float) -> float:
+    def at(self, slots_per_layer: int | float) -> float:
         """Returns the hit rate at a number of slots, between whole ones by interpolation."""
         places = np.arange(len(self.hit_rate))
         return float(np.interp(slots_per_layer, places, self.hit_rate))
@@ -62,4 +63,19 @@ def published_locality(num_experts: int, top_k: int) -> Locality:
     # Every second capacity, where both layers have as many slots.
     warm = curve[::LAYERS]
     # First uses are no part of a long run's hit rate: with room for all there are only hits.
-    return Locality(np.where(np.arange(len(warm)) >= top_k, warm / warm[-1], 0.0), SOURCE)
+    curve = warm / warm[-1]
+    # Below one token's experts no stack describes LRU: what fits is hit in proportion.
+    curve[:top_k] = curve[top_k] * np.arange(top_k) / top_k
+    return Locality(curve, SOURCE)
+
+
+def trace_locality(trace: Trace, name: str) -> Locality:
+    """Returns the hit rates of a per-layer LRU over a trace, exact from a token's experts on.
+
+    They include first uses: a short trace is a cold one.
+    """
+    layers, _, top_k = trace.shape
+    curve = hit_curve(reuse_profile(trace, "layer"))[::layers].copy()
+    exact = min(top_k, len(curve) - 1)
+    curve[:exact] = curve[exact] * np.arange(exact) / exact
+    return Locality(curve, f"SIMULATED, per-layer LRU over {name} ({trace.num_tokens} tokens)")
