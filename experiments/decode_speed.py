@@ -2,32 +2,26 @@
 
   python experiments/decode_speed.py --model specmd-tiny
 
-The hand-written pass knows only OLMoE's architecture, one sequence and one token: it is the
-least that a decode step can be. The same model is timed once more with a recorder that keeps ids
-and weights. All are timed in turns, so that a busy machine slows all.
+The hand-written pass (`hand_decode.py`) knows only OLMoE's architecture, one sequence and one
+token: it is the least that a decode step can be. The same model is timed once more with a recorder
+that keeps ids and weights. All are timed in turns, so that a busy machine slows all. Prints one
+JSON object and writes results/decode_speed.md.
 """
 
 import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from jaxtyping import Array, Float, Int
+from hand_decode import Caches, by_hand, weights_of
+from recordings import RESULTS, markdown_table, measured_on, write_page
 
-from specmd_jax.models import (
-    Checkpoint,
-    DecoderConfig,
-    ExpertWeights,
-    ResidentModel,
-    empty_cache,
-    open_model,
-)
+from specmd_jax.models import Checkpoint, ResidentModel, empty_cache, open_model
 from specmd_jax.runtime.recorder import Recorder
 from specmd_jax.runtime.recording_model import RecordingModel
 
@@ -40,118 +34,7 @@ class Options:
     context: int = 256  # tokens that the caches can hold
     tokens: int = 60  # decode steps of each turn
     turns: int = 15
-
-
-class Layer(NamedTuple):
-    """The weights of one layer, as matrices [in, out]."""
-
-    attention_norm: Array
-    query: Array
-    key: Array
-    value: Array
-    out: Array
-    query_norm: Array
-    key_norm: Array
-    norm: Array
-    gate: Array
-    experts: ExpertWeights
-
-
-class Weights(NamedTuple):
-    """All that the hand-written pass reads."""
-
-    embedding: Array
-    layers: tuple[Layer, ...]
-    norm: Array
-    head: Array
-
-
-class Caches(NamedTuple):
-    """Keys and values of every layer, and how many tokens they hold."""
-
-    keys: Float[Array, "L C heads D"]
-    values: Float[Array, "L C heads D"]
-    length: Int[Array, ""]
-
-
-def weights_of(checkpoint: Checkpoint) -> Weights:
-    """Returns the weights in the shape that the hand-written pass wants."""
-    decoder: Any = checkpoint.decoder()  # OLMoE's parts, which its type does not tell
-    experts = checkpoint.all_experts()
-    layers = [
-        Layer(
-            layer.attention_norm.scale[...], layer.attention.query.kernel[...],
-            layer.attention.key.kernel[...], layer.attention.value.kernel[...],
-            layer.attention.out.kernel[...], layer.attention.query_norm.scale[...],
-            layer.attention.key_norm.scale[...], layer.norm.scale[...],
-            layer.moe.gate.kernel[...], experts[index],
-        )
-        for index, layer in enumerate(decoder.layers)
-    ]  # fmt: skip
-    return Weights(
-        decoder.embedding.embedding[...], tuple(layers), decoder.norm.scale[...],
-        decoder.head.kernel[...],
-    )  # fmt: skip
-
-
-def rms(x: Array, scale: Array, eps: float) -> Array:
-    return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps) * scale
-
-
-def rotate(x: Float[Array, "heads D"], angle: Float[Array, " half"]) -> Array:
-    first, second = jnp.split(x, 2, axis=-1)
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-
-
-def attend(
-    config: DecoderConfig, layer: Layer, x: Float[Array, " H"], keys: Array, values: Array,
-    length: Int[Array, ""],
-) -> tuple[Array, Array, Array]:  # fmt: skip
-    eps, scale = config.norm_eps, config.attention.scale
-    angle = length * jnp.asarray(config.rope.frequencies, jnp.float32)
-    split = (keys.shape[1], keys.shape[2])
-    query = rotate(rms(x @ layer.query, layer.query_norm, eps).reshape(split), angle)
-    key = rotate(rms(x @ layer.key, layer.key_norm, eps).reshape(split), angle)
-    keys = jax.lax.dynamic_update_index_in_dim(keys, key, length, 0)
-    values = jax.lax.dynamic_update_index_in_dim(
-        values, (x @ layer.value).reshape(split), length, 0
-    )
-    scores = jnp.einsum("hd,chd->hc", query, keys) * scale
-    scores = jnp.where(jnp.arange(keys.shape[0]) <= length, scores, -jnp.inf)
-    mixed = jnp.einsum("hc,chd->hd", jax.nn.softmax(scores, axis=-1), values)
-    return mixed.reshape(-1) @ layer.out, keys, values
-
-
-def experts_of(config: DecoderConfig, layer: Layer, x: Float[Array, " H"]) -> Array:
-    weights, ids = jax.lax.top_k(jax.nn.softmax(x @ layer.gate), config.spec.top_k)
-    weights = weights / weights.sum() if config.router.normalize else weights
-
-    def add(total: Array, chosen: tuple[Array, Array]) -> tuple[Array, None]:
-        weight, expert = chosen
-        gate, up = jnp.split(x @ layer.experts.gate_up[expert], 2)
-        return total + weight * ((jax.nn.silu(gate) * up) @ layer.experts.down[expert]), None
-
-    return jax.lax.scan(add, jnp.zeros_like(x), (weights, ids))[0]
-
-
-@partial(jax.jit, static_argnums=0, donate_argnums=3)
-def by_hand(
-    config: DecoderConfig, weights: Weights, token: Int[Array, ""], caches: Caches
-) -> tuple[Float[Array, " V"], Caches]:
-    """Returns the logits of the next token."""
-    x, keys, values = weights.embedding[token], [], []
-    for index, layer in enumerate(weights.layers):
-        normed = rms(x, layer.attention_norm, config.norm_eps)
-        mixed, key, value = attend(
-            config, layer, normed, caches.keys[index], caches.values[index], caches.length
-        )
-        x = x + mixed
-        x = x + experts_of(config, layer, rms(x, layer.norm, config.norm_eps))
-        keys.append(key)
-        values.append(value)
-    logits = rms(x, weights.norm, config.norm_eps) @ weights.head
-    return logits, Caches(jnp.stack(keys), jnp.stack(values), caches.length + 1)
+    output: Path = RESULTS
 
 
 def hand_run(checkpoint: Checkpoint, options: Options) -> Callable[[], list[int]]:
@@ -209,7 +92,7 @@ def _greedy(model: ResidentModel | RecordingModel, options: Options) -> Callable
 
 
 def main(options: Options) -> None:
-    """Prints one JSON object."""
+    """Prints one JSON object, and writes the page."""
     checkpoint = open_model(options.model)
     runs = {
         "by_hand": hand_run(checkpoint, options),
@@ -218,17 +101,61 @@ def main(options: Options) -> None:
     }
     made = [run() for run in runs.values()]
     assert all(one == made[0] for one in made), "they do not compute the same"
+    seconds = time_in_turns(runs, options)
+    found = summary(seconds) | measured_on() | {"label": "MEASURED"}
+    print(json.dumps(found, indent=2))
+    write_page(page(options, seconds, found), options.output / "decode_speed.md")
+
+
+def time_in_turns(
+    runs: dict[str, Callable[[], list[int]]], options: Options
+) -> dict[str, list[float]]:
+    """Returns the seconds a token of each run in each turn."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(options.turns):
         for name, run in runs.items():
             start = time.perf_counter()
             run()
             seconds[name].append((time.perf_counter() - start) / options.tokens)
+    return seconds
+
+
+def summary(seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """Returns milliseconds a token, and the ratios of neighbours in time."""
     found = {f"{name}_ms": 1e3 * float(np.min(times)) for name, times in seconds.items()}
     for name, base in (("model", "by_hand"), ("recorded", "model")):
         ratios = np.divide(seconds[name], seconds[base])
         found[f"{name}_to_{base}"] = float(np.median(ratios))
-    print(json.dumps(found | {"label": "MEASURED"}, indent=2))
+        found[f"{name}_to_{base}_best"] = float(np.min(seconds[name]) / np.min(seconds[base]))
+    return found
+
+
+def page(options: Options, seconds: dict[str, list[float]], found: dict[str, Any]) -> list[str]:
+    """Returns the lines of decode_speed.md."""
+    told = {
+        "by_hand": "one hand-jitted forward, this architecture only",
+        "model": "the package's resident model",
+        "recorded": "the same, recording ids and gate weights",
+    }
+    body = [
+        [words, f"{found[f'{name}_ms']:.3f}", f"{1e3 * float(np.median(seconds[name])):.3f}"]
+        for name, words in told.items()
+    ]
+    return [
+        "# Decode speed of the resident model",
+        "",
+        f"MEASURED {found['date']}, `{options.model}`, one sequence, greedy, {options.tokens} "
+        f"tokens in each of {options.turns} turns; machine: {found['machine']}; commit "
+        f"{found['commit']}. By `python experiments/decode_speed.py`. The runs take turns, so "
+        "that what else the machine does slows all; all three write the same tokens.",
+        "",
+        *markdown_table(["", "ms a token, best turn", "median turn"], body),
+        "",
+        f"* The model takes {found['model_to_by_hand']:.2f} times the hand-written pass in the "
+        f"median turn, {found['model_to_by_hand_best']:.2f} best against best (bar: 1.3).",
+        f"* Recording adds {found['recorded_to_model'] - 1:+.1%} in the median turn, "
+        f"{found['recorded_to_model_best'] - 1:+.1%} best against best (bar: 10 %).",
+    ]
 
 
 if __name__ == "__main__":
