@@ -1,0 +1,20 @@
+"""Pallas kernels of the three hot loops: expert feed-forward, gate and cache simulation.
+
+Each op is a folder: `api` to call, `reference` that defines it, one file a backend, and
+`arg_specs` with the shapes of real models. Nothing here knows of `specmd_jax`.
+"""
+
+from specmd_kernels.dispatch import Implementation
+from specmd_kernels.gate_topk import GateChoice, gate_topk
+from specmd_kernels.slot_ffn import GPT_OSS, SWIGLU, Activation, Slots, slot_ffn
+
+__all__ = [
+    "GPT_OSS",
+    "SWIGLU",
+    "Activation",
+    "GateChoice",
+    "Implementation",
+    "Slots",
+    "gate_topk",
+    "slot_ffn",
+]
