@@ -49,6 +49,7 @@ class Choice:
     scope: str | None = None
     admission: str | None = None
     lookahead: int | None = None
+    guard: bool = False
     touch_on_prefetch_insert: bool = True
     touch_on_prefetch_hit: bool = False
     capacity: str = "5%"
@@ -78,7 +79,8 @@ def make_setup(choice: Choice) -> Setup:
         *[
             getattr(recipe.params if getattr(choice, family) is None else strategy.params, family)
             for family in FAMILIES
-        ]
+        ],
+        guard=strategy.params.guard,
     )
     if choice.seed is not None:
         params = set_seed(params, choice.seed)
@@ -131,6 +133,7 @@ def describe(setup: Setup) -> dict[str, Any]:
     return {
         **{family: policy_name(family, getattr(setup.strategy, family)) for family in FAMILIES},
         "lookahead": setup.strategy.lookahead if setup.strategy.prefetches else None,
+        "guard": setup.strategy.guard if setup.strategy.prefetches else None,
         "params": list_params(setup.params),
         "link_bytes_per_s": hardware and hardware.h2d_bytes_per_s,
         "latency_s": hardware and hardware.h2d_latency_s,
@@ -174,7 +177,9 @@ def _strategy(choice: Choice, recipe: Recipe) -> Strategy:
         touch_on_prefetch_insert=choice.touch_on_prefetch_insert,
         touch_on_prefetch_hit=choice.touch_on_prefetch_hit,
     )
-    return strategy._replace(lookahead=_lookahead(choice, base, strategy))
+    if choice.guard and not strategy.prefetches:
+        raise InputError("--guard without a prefetcher has nothing to guard: add --prefetch")
+    return strategy._replace(lookahead=_lookahead(choice, base, strategy), guard=choice.guard)
 
 
 def _lookahead(choice: Choice, base: Strategy, strategy: Strategy) -> int:
@@ -232,5 +237,6 @@ def _label(choice: Choice) -> str:
     if choice.strategy is None:
         parts = [parts[0] or "lru", *(name for name in parts[1:] if name not in _UNSAID)]
     parts = [name for name in (choice.strategy, *parts) if name is not None]
+    parts += ["guard"] if choice.guard else []
     params = ", ".join(f"{name.split('.')[1]}={value}" for name, value in choice.params)
     return " + ".join(parts) + (f" ({params})" if params else "")

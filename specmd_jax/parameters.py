@@ -44,6 +44,7 @@ RANGES: dict[str, Range] = {
     "eviction.w_nearness": _WEIGHT,
     "eviction.w_recency": _WEIGHT,
     "eviction.window": Range(1, 64),
+    "guard.margin": Range(-1, 1),
     "prefetch.mass": _SHARE,
     "prefetch.overfetch": Range(0, 4096, above=True),
     "prefetch.percentile": _SHARE,

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from specmd_jax import guard
 from specmd_jax.arrays import row, total
 from specmd_jax.cache import Arrived, Served, Setting, demand, empty_cache, prefetch, rank, warm
 from specmd_jax.counting import Counts, add_pass, count_event, no_counts
@@ -27,7 +28,7 @@ from specmd_jax.timeline import (
     serve_time,
     startable,
 )
-from specmd_jax.types import CacheState, Event, Events, Flight, ModelShape, Outcome, State
+from specmd_jax.types import ABSENT, CacheState, Event, Events, Flight, ModelShape, Outcome, State
 
 NO_LIMIT = 1 << 30
 
@@ -42,6 +43,7 @@ class Replay(NamedTuple):
     link: Link
     counts: Counts
     next_step: Int[Array, ""]
+    guard: State = ()
 
 
 class PassTimes(NamedTuple):
@@ -87,6 +89,7 @@ def begin(
         idle_link(),
         no_counts(units),
         jnp.int32(0),
+        guard.init(shape, strategy.lookahead) if strategy.guard else (),
     )
 
 
@@ -277,11 +280,15 @@ def _speculate(
     link_free = jnp.int32(0) if time is None else time.link_free
     targets = _name(setting, state.prefetch, event) if strategy.prefetches else []
     score = rank(setting, state.cache, state.eviction, event) if targets else None
+    if strategy.guard:
+        state = state._replace(guard=guard.learn(state.guard, event))
     for ahead, (layer, _) in enumerate(targets, start=1):
-        load, limit = jnp.int32(0), NO_LIMIT
+        load, limit, spare = jnp.int32(0), NO_LIMIT, None
         if costs is not None and window is not None:
             load = costs.load[layer, -1 if strategy.miss.prefetch_last_tier else 0]
-            limit = startable(link_free, window, load)
+            limit, spare = startable(link_free, window, load), window - link_free
+        if strategy.guard:
+            state, targets = _guarded(setting, state, targets, ahead, spare, load)
         cache, eviction_state, arrived = prefetch(
             setting, state.cache, state.eviction, event, flight, targets, ahead, limit, score
         )
@@ -291,6 +298,25 @@ def _speculate(
     if window is not None:
         state = state._replace(link=Link(link.flight, link_free - window))
     return state, arrivals
+
+
+def _guarded(
+    setting: Setting,
+    state: Replay,
+    targets: list[tuple[Int[Array, ""], Int[Array, " N"]]],
+    ahead: int,
+    spare: Int[Array, ""] | None,
+    load: Int[Array, ""],
+) -> tuple[Replay, list[tuple[Int[Array, ""], Int[Array, " N"]]]]:
+    """Takes from one target's names the absent experts that are not worth their transfer."""
+    layer, priority = targets[ahead - 1]
+    queued = (priority > 0) & (row(state.cache.tier, layer) == ABSENT)
+    allowed, learned = guard.allow(
+        setting.params.guard, state.guard, layer, ahead, queued, priority, spare, load
+    )
+    kept = jnp.where(queued & ~allowed, 0, priority)
+    targets = [*targets[: ahead - 1], (layer, kept), *targets[ahead:]]
+    return state._replace(guard=learned), targets
 
 
 def _name(

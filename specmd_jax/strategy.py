@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from specmd_jax.errors import InputError
 from specmd_jax.eviction import EVICTIONS
+from specmd_jax.guard import GuardParams
 from specmd_jax.miss import MISSES
 from specmd_jax.policy import Eviction, Miss, Prefetch, Routing
 from specmd_jax.prefetch import PREFETCHES
@@ -25,6 +26,7 @@ class Strategy(NamedTuple):
     scope: str = "global"  # "global": one pool; "layer": a pool for each layer
     admission: str = "forced"  # "bypass": what ranks below every resident is not retained
     lookahead: int = 1  # layers ahead that the prefetcher names
+    guard: bool = False  # fetch of what is named only what is worth its transfer
     touch_on_prefetch_insert: bool = True  # does an insert by prefetch count as recent?
     touch_on_prefetch_hit: bool = False  # does selecting a resident one?
 
@@ -53,7 +55,11 @@ class Strategy(NamedTuple):
     def params(self) -> "StrategyParams":
         """The defaults of the four policies."""
         return StrategyParams(
-            self.eviction.params, self.prefetch.params, self.miss.params, self.routing.params
+            self.eviction.params,
+            self.prefetch.params,
+            self.miss.params,
+            self.routing.params,
+            GuardParams() if self.guard else (),
         )
 
 
@@ -64,6 +70,7 @@ class StrategyParams(NamedTuple):
     prefetch: Params = ()
     miss: Params = ()
     routing: Params = ()
+    guard: Params = ()
 
 
 def get_policy(family: str, name: str) -> Any:

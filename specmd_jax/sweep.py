@@ -26,7 +26,7 @@ from specmd_jax.study import Setup, run
 from specmd_jax.traces import Trace
 
 MOST = 1_000_000  # combinations: a slip of one value too many should not fill the memory
-OF_PREFETCH = ("lookahead", "touch_on_prefetch_insert", "touch_on_prefetch_hit")
+OF_PREFETCH = ("lookahead", "guard", "touch_on_prefetch_insert", "touch_on_prefetch_hit")
 CHUNK = 256  # configurations between two writes to the journal: as many as fill a vmap
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from specmd_jax.cli.flags import Json, Slicing, load_model, load_trace, option
 from specmd_jax.cli.jit_cache import enable_compilation_cache
@@ -39,6 +39,8 @@ class Decisions:
     """Whether every load is retained, or only what outranks a resident."""
     lookahead: Annotated[int | None, option("D", "1")] = None
     """Layers ahead that the prefetcher names."""
+    guard: FlagCreatePairsOff[bool] = False
+    """Prefetch only what is worth its transfer, see guard.margin."""
     precision: Annotated[str | None, option("Q,...", "bf16")] = None
     """Precisions of the copies, best first, for example int8,int4,int2."""
     start: Annotated[str | None, option("cold|popular", "cold")] = None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SHOWN = 12  # rows of the table that is printed
 WHOLE = ("lookahead", "context", "seed", "prefill_tokens", "batch")
-YES_OR_NO = ("overlap", "touch_on_prefetch_insert", "touch_on_prefetch_hit")
+YES_OR_NO = ("guard", "overlap", "touch_on_prefetch_insert", "touch_on_prefetch_hit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,8 @@ class Axes:
     """Admissions."""
     lookahead: Annotated[str | None, option("D,...", "1")] = None
     """Layers ahead that the prefetcher names."""
+    guard: Annotated[str | None, option("true,false", "false")] = None
+    """Whether only what is worth its transfer is prefetched."""
     precision: Annotated[str | None, option("Q+...,...", "bf16")] = None
     """Precisions of the copies."""
     start: Annotated[str | None, option("cold,popular", "cold")] = None
