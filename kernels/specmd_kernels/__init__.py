@@ -4,6 +4,13 @@ Each op is a folder: `api` to call, `reference` that defines it, one file a back
 `arg_specs` with the shapes of real models. Nothing here knows of `specmd_jax`.
 """
 
+from specmd_kernels.cache_sim import (
+    CachePolicy,
+    SimCounts,
+    SimOutcome,
+    SimView,
+    cache_sim,
+)
 from specmd_kernels.dispatch import Implementation
 from specmd_kernels.gate_topk import GateChoice, gate_topk
 from specmd_kernels.slot_ffn import GPT_OSS, SWIGLU, Activation, Slots, slot_ffn
@@ -12,9 +19,14 @@ __all__ = [
     "GPT_OSS",
     "SWIGLU",
     "Activation",
+    "CachePolicy",
     "GateChoice",
     "Implementation",
+    "SimCounts",
+    "SimOutcome",
+    "SimView",
     "Slots",
+    "cache_sim",
     "gate_topk",
     "slot_ffn",
 ]
