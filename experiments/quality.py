@@ -1,6 +1,6 @@
 """The price of every lossy miss and routing policy, closed loop, on a model and held-out text.
 
-    python experiments/quality.py run --text-tokens CORPUS   # about half an hour on one core
+    python experiments/quality.py run --text-tokens CORPUS   # about ten minutes on one core
     python experiments/quality.py draw                       # seconds; reads what `run` wrote
 
 The text is the held-out part of the bundled model's corpus, an equal share of each source. Writes
@@ -28,7 +28,7 @@ from specmd_jax.runtime.quality import Reading, cut, measure, read_exactly, summ
 # comes round again, and what looks for residents to use instead finds none.
 CAPACITIES = ("12.5%", "25%", "50%")
 LOW = ("bf16", "int4", "int2")
-EVICTIONS = ("lru", "least-stale")
+EVICTION = "lru"
 POLICIES: dict[str, dict[str, Any]] = {
     "fetch": {},
     "drop-priority": {"miss": "drop-priority"},
@@ -74,24 +74,24 @@ class Part(NamedTuple):
 
     study: str  # policies or frontier
     policy: str
-    eviction: str
     scope: str
     capacities: tuple[str, ...]
     chosen: dict[str, Any]
 
     @property
     def name(self) -> str:
-        return f"{self.study} {self.eviction} {self.policy}"
+        return f"{self.study} {EVICTION} {self.policy}"
 
     def rows(self, reading: Reading) -> Rows:
         """Returns a row for each capacity."""
         setups = [
             make_setup(
-                Choice(eviction=self.eviction, scope=self.scope, capacity=capacity, **self.chosen)
+                Choice(eviction=EVICTION, scope=self.scope, capacity=capacity, **self.chosen)
             )
             for capacity in self.capacities
         ]
-        about = {key: getattr(self, key) for key in ("study", "policy", "eviction", "scope")}
+        about = {"study": self.study, "policy": self.policy}
+        about |= {"eviction": EVICTION, "scope": self.scope}
         return [
             about | _flat(summarise_quality(one)) | measured_on()
             for one in measure(reading, setups)
@@ -104,11 +104,10 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 def parts() -> Iterator[Part]:
     """Yields what is measured, in the order of the page."""
-    for eviction in EVICTIONS:
-        for policy, chosen in POLICIES.items():
-            yield Part("policies", policy, eviction, "global", CAPACITIES, chosen)
+    for policy, chosen in POLICIES.items():
+        yield Part("policies", policy, "global", CAPACITIES, chosen)
     for policy, chosen in FRONTIER.items():
-        yield Part("frontier", policy, "lru", "layer", (HALF,), chosen)
+        yield Part("frontier", policy, "layer", (HALF,), chosen)
 
 
 def texts(folder: Path, windows: int, length: int) -> Int[np.ndarray, "W S1"]:

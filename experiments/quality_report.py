@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from quality import CAPACITIES, EVICTIONS, FRONTIER, POLICIES
+from quality import CAPACITIES, FRONTIER, POLICIES
 from recordings import Rows, markdown_table, where, write_page
 
 from specmd_jax.report.plots import (
@@ -44,7 +44,7 @@ def draw_all(rows: Rows, results: Path) -> None:
 
 def saved(rows: Rows, row: dict[str, Any]) -> float:
     """Returns the share of bytes that a row loads less than fetching under the same cache."""
-    same = {key: row[key] for key in ("study", "eviction", "capacity")}
+    same = {key: row[key] for key in ("study", "capacity")}
     (plain,) = where(rows, policy="fetch", **same)
     return 1 - row["bytes_loaded"] / plain["bytes_loaded"]
 
@@ -56,7 +56,7 @@ def draw_prices(rows: Rows, path: Path) -> None:
     axis = figure.subplots()
     ends: dict[str, tuple[float, float]] = {}
     for policy in list(POLICIES)[1:]:
-        part = where(rows, policy=policy, eviction="lru")
+        part = where(rows, policy=policy)
         across = [100 * saved(rows, row) for row in part]
         up = [max(row["nll_delta"], LOWEST) for row in part]
         axis.plot(across, up, color=_colour(policy), lw=1, marker="o", ms=3.5)
@@ -93,10 +93,10 @@ def page(rows: Rows) -> list[str]:
         "",
         f"MEASURED {max(row['date'] for row in rows)}, closed loop, on `specmd-tiny`: "
         f"{first['tokens']:,} held-out tokens, an equal share of each source, read token by "
-        f"token, teacher-forced; the exact model has {first['nll_exact']:.4f} nats a token. "
-        f"Machine: {first['machine']}; commit {first['commit']}. By `python "
-        "experiments/quality.py run`; meanings in `docs/semantics.md` and "
-        "`specmd_jax/runtime/effects.py`.",
+        "token, teacher-forced, under LRU over one pool; the exact model has "
+        f"{first['nll_exact']:.4f} nats a token. Machine: {first['machine']}; commit "
+        f"{first['commit']}. By `python experiments/quality.py run`; meanings in "
+        "`docs/semantics.md` and `specmd_jax/runtime/effects.py`.",
         "",
         "Loads are of one cache that all texts go through in turn. Bytes saved: beside `fetch` "
         "under the same cache. Intervals are bootstrapped over texts, 95 %. Top-1 and experts: "
@@ -119,7 +119,7 @@ def _findings(rows: Rows) -> list[str]:
     """Returns what is cheapest among all that saves much, and what collapses, by capacity."""
     lines = []
     for capacity in CAPACITIES:
-        part = where(rows, capacity=capacity, eviction="lru")
+        part = where(rows, capacity=capacity)
         half = [row for row in part if saved(rows, row) >= 0.5]
         best = min(half, key=lambda row: row["nll_delta"], default=None)
         worst = max(part, key=lambda row: row["nll_delta"])
@@ -128,7 +128,7 @@ def _findings(rows: Rows) -> list[str]:
             if best
             else "nothing saves half of the bytes"
         )
-        lines.append(f"* {capacity}, LRU: {told}; dearest: {_priced(rows, worst)}.")
+        lines.append(f"* {capacity}: {told}; dearest: {_priced(rows, worst)}.")
     return lines
 
 
@@ -138,16 +138,16 @@ def _priced(rows: Rows, row: dict[str, Any]) -> str:
 
 def _table(rows: Rows, part: Rows) -> list[str]:
     head = [
-        "policy", "eviction", "hits", "misses", "loads", "bytes saved", "NLL rise [95 %]", "KL",
+        "policy", "hits", "misses", "loads", "bytes saved", "NLL rise [95 %]", "KL",
         "top-1", "experts",
     ]  # fmt: skip
     body = [
         [
-            row["policy"], row["eviction"], f"{row['hits']:,}", f"{row['misses']:,}",
+            row["policy"], f"{row['hits']:,}", f"{row['misses']:,}",
             f"{row['loads']:,}", f"{saved(rows, row):.1%}", _rise(row), f"{abs(row['kl']):.4f}",
             f"{row['same_top']:.1%}", f"{row['same_experts']:.1%}",
         ]
-        for row in sorted(part, key=lambda row: EVICTIONS.index(row["eviction"]))
+        for row in part
     ]  # fmt: skip
     return markdown_table(head, body)
 

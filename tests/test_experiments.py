@@ -8,11 +8,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from specmd_jax.errors import InputError
+from specmd_jax.miss import MISSES
 from specmd_jax.model_zoo import get_model
+from specmd_jax.routing import ROUTINGS
 from specmd_jax.traces import Provenance, Trace, write_trace
 from specmd_jax.traces.synthetic import SyntheticSpec, generate
 
@@ -21,6 +24,12 @@ PNG = b"\x89PNG\r\n\x1a\n"
 PICTURES = {
     "collisions": ["collisions.png", "collisions_demand.png", "collisions_by_layer.png"],
     "miss_ratio_curves": ["miss_ratio_curves.png"],
+}
+
+PAGES = {
+    "collisions": "collisions_page",
+    "miss_ratio_curves": "miss_ratio_report",
+    "quality": "quality_report",
 }
 
 
@@ -86,12 +95,10 @@ def test_miss_ratio_curves(script, recorded: Path, tmp_path: Path, monkeypatch: 
         assert policy != "lru" or missed >= misses[scope, "belady", slots]
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", PAGES)
 def test_the_page_is_what_the_table_says(script, name: str):
     """Results are committed together: table and page, of one run."""
-    report = script(
-        {"collisions": "collisions_page", "miss_ratio_curves": "miss_ratio_report"}[name]
-    )
+    report = script(PAGES[name])
     rows = script("recordings").read_rows(FOLDER / "results" / f"{name}.parquet")
     written = (FOLDER / "results" / f"{name}.md").read_text()
     assert written == "\n".join(report.page(rows)) + "\n"
@@ -142,3 +149,53 @@ def test_a_sample_takes_whole_requests_from_all_over_the_trace(script, trace: Tr
     sampled = script("recordings").sample(trace, trace.num_passes - 1)
     assert sampled.num_passes == trace.num_passes - 1
     assert set(sampled.request.tolist()) == set(trace.request.tolist())
+
+
+def priced(policy: str, capacity: str, rise: float) -> dict[str, Any]:
+    """Returns a row as a measurement would make it."""
+    counts = dict.fromkeys(("hits", "misses", "loads", "tokens", "capacity_slots"), 64)
+    rises = {"nll_delta": rise, "nll_delta_low": rise - 0.01, "nll_delta_high": rise + 0.01}
+    shares = dict.fromkeys(("kl", "same_top", "same_experts"), 0.5)
+    told = {"date": "2026-01-01", "machine": "none", "commit": "none", "nll_exact": 3.0}
+    row = {"policy": policy, "capacity": capacity, "bytes_loaded": 100 if policy == "fetch" else 40}
+    return row | counts | rises | shares | told
+
+
+def test_quality(script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    module = script("quality")
+    np.save(tmp_path / "held-out-prose.npy", np.arange(100, dtype=np.uint16))
+    np.save(tmp_path / "held-out-short.npy", np.arange(9, dtype=np.uint16))
+    read, measured = [], []
+
+    def rows(part, reading):
+        measured.append(part.name)
+        return [
+            priced(part.policy, capacity, 0.1) | {"study": part.study}
+            for capacity in part.capacities
+        ]
+
+    monkeypatch.setattr(module.Part, "rows", rows)
+    monkeypatch.setattr(module, "open_model", lambda name: name)
+    monkeypatch.setattr(module, "read_exactly", lambda model, texts: read.append(texts) or model)
+    module.run_experiment(tmp_path, windows=3, length=20, results=tmp_path / "results")
+    (texts,) = read
+    assert texts.shape == (3, 21), "a source with too little text is left out"
+    assert len(measured) == len(module.POLICIES) + len(module.FRONTIER)
+    page = (tmp_path / "results" / "quality.md").read_text()
+    assert (tmp_path / "results" / "quality.png").read_bytes().startswith(PNG)
+    assert page.startswith("# What lossy policies cost") and "MEASURED 2026-01-01" in page
+    for policy in module.POLICIES:
+        assert page.count(f"| {policy} |") >= len(module.CAPACITIES)
+    assert "+0.1000 [+0.0900, +0.1100]" in page and "60.0%" in page
+
+
+def test_quality_covers_every_lossy_policy(script):
+    chosen = script("quality").POLICIES.values()
+    lossy = {name for name, policy in MISSES.items() if not policy.lossless}
+    assert lossy <= {one.get("miss") for one in chosen}
+    assert set(ROUTINGS) - {"standard"} == {one.get("routing") for one in chosen} - {None}
+
+
+def test_without_held_out_text_one_line_says_so(script, tmp_path: Path):
+    with pytest.raises(InputError, match="make it with bundled_corpus"):
+        script("quality").run_experiment(tmp_path, results=tmp_path / "results")
