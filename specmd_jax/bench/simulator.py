@@ -1,7 +1,9 @@
 """How many accesses a second the simulator serves, beside the peers that are installed.
 
 An access is one expert demanded by one configuration. Everything runs in this process on one core,
-one engine after the other, on the same trace; of several repetitions the fastest counts.
+one engine after the other, on the same trace; of several repetitions the fastest counts. Seconds
+are the core's own (CPU time): on an idle machine those of the clock, on a busy one not inflated by
+the work of others, though others still crowd the caches.
 """
 
 import time
@@ -107,6 +109,6 @@ def _fastest(work: Callable[[], object]) -> float:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.process_time() - start
