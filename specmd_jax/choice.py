@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from specmd_jax.errors import InputError
@@ -24,6 +25,7 @@ from specmd_jax.strategy import (
     get_policy,
     make_strategy,
 )
+from specmd_jax.strategy_file import is_file, read_strategy
 from specmd_jax.study import STARTS, Setup
 from specmd_jax.traces import Trace
 from specmd_jax.traces.events import check_recorded
@@ -73,14 +75,16 @@ def make_setup(choice: Choice) -> Setup:
     Raises:
       InputError: a name is unknown, a value makes no sense, or two of them contradict each other.
     """
-    recipe = _PLAIN if choice.strategy is None else get_recipe(choice.strategy)
+    recipe = _recipe(choice.strategy)
     strategy = _strategy(choice, recipe)
     params = StrategyParams(
         *[
             getattr(recipe.params if getattr(choice, family) is None else strategy.params, family)
             for family in FAMILIES
         ],
-        guard=strategy.params.guard,
+        guard=(recipe if recipe.strategy.guard else strategy).params.guard
+        if strategy.guard
+        else (),
     )
     if choice.seed is not None:
         params = set_seed(params, choice.seed)
@@ -159,6 +163,12 @@ def parse_seconds(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
+def _recipe(name: str | None) -> Recipe:
+    if name is None:
+        return _PLAIN
+    return read_strategy(Path(name)) if is_file(name) else get_recipe(name)
+
+
 def _strategy(choice: Choice, recipe: Recipe) -> Strategy:
     base = recipe.strategy
     names = {family: policy_name(family, getattr(base, family)) or "" for family in FAMILIES}
@@ -173,13 +183,20 @@ def _strategy(choice: Choice, recipe: Recipe) -> Strategy:
     strategy = make_strategy(
         **names,
         scope=base.scope if choice.scope is None else choice.scope,
-        admission="forced" if choice.admission is None else choice.admission,
-        touch_on_prefetch_insert=choice.touch_on_prefetch_insert,
-        touch_on_prefetch_hit=choice.touch_on_prefetch_hit,
+        admission=_admission(choice, base),
+        touch_on_prefetch_insert=choice.touch_on_prefetch_insert and base.touch_on_prefetch_insert,
+        touch_on_prefetch_hit=choice.touch_on_prefetch_hit or base.touch_on_prefetch_hit,
     )
     if choice.guard and not strategy.prefetches:
         raise InputError("--guard without a prefetcher has nothing to guard: add --prefetch")
-    return strategy._replace(lookahead=_lookahead(choice, base, strategy), guard=choice.guard)
+    guard = choice.guard or (base.guard and strategy.prefetches)
+    return strategy._replace(lookahead=_lookahead(choice, base, strategy), guard=guard)
+
+
+def _admission(choice: Choice, base: Strategy) -> str:
+    if choice.admission is not None:
+        return choice.admission
+    return base.admission if choice.eviction is None else "forced"
 
 
 def _lookahead(choice: Choice, base: Strategy, strategy: Strategy) -> int:

@@ -22,6 +22,7 @@ VERBS: dict[str, Verb] = {
     "inspect": _verb("inspect_", "Inspect", "is it the policy or the working set?"),
     "simulate": _verb("simulate", "Simulate", "replay a trace through one cache"),
     "sweep": _verb("sweep", "Sweep", "replay traces through a grid of caches, into parquet"),
+    "tune": _verb("tune", "Tune", "turn a strategy's thresholds until a trace runs fastest"),
     "calibrate": _verb("calibrate", "Calibrate", "measure this machine, as a hardware profile"),
     "predict": _verb("predict", "Predict", "how fast a model will be, from its config.json alone"),
     "quality": _verb("quality", "Quality", "what a cache costs in quality, inside the model"),

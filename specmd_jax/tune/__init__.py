@@ -1,0 +1,26 @@
+"""Tuning: the continuous parameters of a strategy against its simulated time.
+
+`knobs` says what can be turned and how far, `objective` what is gained, `surrogate` where a
+gradient comes from, `search` how they are turned, `check` whether that was any good.
+"""
+
+from specmd_jax.tune.check import GridBest, check_grid
+from specmd_jax.tune.knobs import Knob, knobs_of
+from specmd_jax.tune.objective import Goal, Objective, split_requests
+from specmd_jax.tune.run import anchors_of, tune
+from specmd_jax.tune.search import Effort, Found, search
+
+__all__ = [
+    "Effort",
+    "Found",
+    "Goal",
+    "GridBest",
+    "Knob",
+    "Objective",
+    "anchors_of",
+    "check_grid",
+    "knobs_of",
+    "search",
+    "split_requests",
+    "tune",
+]

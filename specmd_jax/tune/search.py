@@ -1,0 +1,216 @@
+"""Turning the knobs: scatter, then Adam from the best starts, on a gradient that has been tried.
+
+The gradient is that of the objective smoothed by a Gaussian, estimated from antithetic pairs
+(evolution strategies; Salimans et al. 2017, arXiv 1703.03864): exact hard simulations, no
+relaxation. A surrogate whose signs agree with finite differences leads the way there first. Every
+simulation is a candidate, so the result is never worse than the defaults on the requests tuned on;
+and where it is hardly better, the defaults stay.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import optax
+from jaxtyping import Bool, Float
+
+from specmd_jax.tune.objective import BATCH
+
+Places = Float[np.ndarray, "B D"]
+GradientFn = Callable[[Places], Places]
+ValueFn = Callable[[Places], Float[np.ndarray, " B"]]
+SURE = 0.75  # share of signs that a surrogate must get right to be followed
+LED = 60  # percent of what is left after that, which a trusted surrogate may spend
+WORTH = 0.005  # share of the objective below which a gain may be the dice's
+FLAT = 1e-3  # differences below this share of the objective have no sign
+
+
+class Effort(NamedTuple):
+    """How much is tried."""
+
+    evaluations: int = 128  # simulations, all told
+    starts: int = 4  # that go on from the scatter
+    pairs: int = 4  # antithetic, for a gradient
+    sigma: float = 0.12  # of the smoothing, in shares of a knob's range
+    rate: float = 0.12  # of Adam
+    seed: int = 0
+
+
+class Step(NamedTuple):
+    """One round, for plots: where the starts stood and the best that was known."""
+
+    centres: Places
+    best: float
+
+
+class Found(NamedTuple):
+    """What the search came to."""
+
+    place: Float[np.ndarray, " D"]
+    value: float
+    default: float  # the objective at the parameters that were given
+    evaluations: int
+    gradient: str  # "surrogate" or "evolution strategies"
+    agreement: float | None  # of the surrogate's signs; None: there is no surrogate
+    path: tuple[Step, ...]
+
+
+class _Pool:
+    """All that was simulated."""
+
+    def __init__(self, objective: ValueFn):
+        self._objective = objective
+        self.places: list[np.ndarray] = []
+        self.values: list[float] = []
+
+    def __call__(self, places: Places) -> Float[np.ndarray, " B"]:
+        values = self._objective(places)
+        self.places += list(places)
+        self.values += values.tolist()
+        return values
+
+    def best(self, count: int) -> Places:
+        order = np.argsort(self.values, kind="stable")[:count]
+        return np.stack([self.places[i] for i in order])
+
+
+def search(
+    objective: ValueFn,
+    anchors: Places,
+    effort: Effort | None = None,
+    surrogate: GradientFn | None = None,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> Found:
+    """Returns the best setting found within `effort.evaluations` simulations.
+
+    Args:
+      anchors: places that must be beaten by `WORTH`, the first being the defaults; of those that
+        are not, the last is taken.
+      surrogate: another gradient; it is followed only if its signs can be trusted. Its replays
+        count as simulations.
+    """
+    effort = Effort() if effort is None else effort
+    pool, rng = _Pool(objective), np.random.default_rng(effort.seed)
+    known, size = anchors.shape
+    count = min(BATCH, max(effort.evaluations // 2, known + 1))
+    scattered = np.concatenate([anchors, _scatter(size, count - known, effort.seed)])
+    first = pool(scattered)[:known]
+    spent = len(scattered)
+    agreement = None
+    if surrogate is not None:
+        centres = scattered[known : known + max(1, BATCH // (2 * size))]
+        agreement, used = _try(surrogate, pool, centres, effort.sigma)
+        spent += used
+    trusted = surrogate is not None and agreement is not None and agreement >= SURE
+    path = [Step(pool.best(effort.starts), min(pool.values))]
+    left = effort.evaluations - spent
+    if trusted and surrogate is not None:
+        rounds = (left * LED // 100) // (2 * effort.starts)
+
+        def led(centres: Places, sigma: float) -> Places:
+            del sigma
+            pool(centres)
+            return surrogate(centres)
+
+        path += _descend(pool, led, rounds, effort, effort.starts, on_progress)
+        left -= rounds * 2 * effort.starts
+    # What a surrogate found is near: fewer starts and a narrower look are enough from there.
+    starts, sigma = (1, effort.sigma / 2) if trusted else (effort.starts, effort.sigma)
+
+    def smoothed(centres: Places, sigma: float) -> Places:
+        return smoothed_gradient(pool, centres, effort.pairs, sigma, rng)
+
+    rounds = max(left // (2 * effort.pairs * starts), 0)
+    narrowed = effort._replace(sigma=sigma)
+    path += _descend(pool, smoothed, rounds, narrowed, starts, on_progress)
+    left -= rounds * 2 * effort.pairs * starts
+    if left > 0:  # the rest goes where the best is
+        pool(np.clip(pool.best(1) + rng.normal(0, sigma / 4, (left, size)), 0, 1))
+    place, value = pool.best(1)[0], min(pool.values)
+    for anchor, worth in zip(anchors, first, strict=True):
+        if value > (1 - WORTH) * worth:
+            place, value = anchor, float(worth)
+    path.append(Step(place[None], value))
+    kind = "surrogate" if trusted else "evolution strategies"
+    evaluations = max(spent, effort.evaluations)
+    return Found(place, value, float(first[0]), evaluations, kind, agreement, tuple(path))
+
+
+def _descend(
+    pool: _Pool,
+    slope: Callable[[Places, float], Places],
+    rounds: int,
+    effort: Effort,
+    starts: int,
+    on_progress: Callable[[float], None],
+) -> list[Step]:
+    """Follows a gradient with Adam from the best places so far, in smaller and smaller steps."""
+    centres, path = pool.best(starts), []
+    adam = optax.adam(effort.rate, b1=0.5, b2=0.9)
+    state = adam.init(centres)
+    for number in range(rounds):
+        share = number / rounds
+        found = slope(centres, effort.sigma * (1 - 0.7 * share))
+        found = found / np.maximum(np.abs(found).max(axis=1, keepdims=True), 1e-30)
+        update, state = adam.update(found, state, centres)
+        centres = np.clip(centres + (1 - 0.8 * share) * np.asarray(update), 0, 1)
+        path.append(Step(centres.copy(), min(pool.values)))
+        on_progress((number + 1) / rounds)
+    return path
+
+
+def _scatter(size: int, count: int, seed: int) -> Places:
+    """Places that fill the cube evenly: Roberts' R sequence, multiples of a golden vector."""
+    golden = 2.0
+    for _ in range(32):  # the root of x^(size + 1) = x + 1
+        golden = (1 + golden) ** (1 / (size + 1))
+    steps = golden ** -np.arange(1.0, size + 1)
+    return (0.5 + seed * 0.618 + np.arange(1, count + 1)[:, None] * steps) % 1
+
+
+def smoothed_gradient(
+    value: ValueFn,
+    centres: Places,
+    pairs: int,
+    sigma: float,
+    rng: np.random.Generator,
+) -> Places:
+    """Returns the gradient of the smoothed objective at each centre, from antithetic pairs."""
+    starts, size = centres.shape
+    noise = rng.normal(size=(starts, pairs, size))
+    ahead = np.clip(centres[:, None] + sigma * noise, 0, 1)
+    behind = np.clip(centres[:, None] - sigma * noise, 0, 1)
+    both = np.concatenate([ahead, behind]).reshape(-1, size)
+    up, down = value(both).reshape(2, starts, pairs)
+    step = ahead - behind
+    # Least squares over the steps really taken: at a bound they are shorter.
+    gram = np.einsum("spi,spj->sij", step, step) + 1e-6 * np.eye(size)
+    right = np.einsum("spi,sp->si", step, up - down)
+    return np.linalg.solve(gram, right[..., None])[..., 0]
+
+
+def _try(surrogate: GradientFn, pool: _Pool, centres: Places, sigma: float) -> tuple[float, int]:
+    """Returns the share of a surrogate's signs that finite differences confirm, and its cost."""
+    slope = differences(pool, centres, sigma)
+    counted = np.abs(slope) * 2 * sigma > FLAT * min(pool.values)
+    cost = len(centres) * (2 * centres.shape[1] + 1)
+    return agreement_of(surrogate(centres), slope, counted), cost
+
+
+def differences(value: ValueFn, centres: Places, sigma: float) -> Places:
+    """Returns finite differences over +-sigma, knob by knob, clipped to the cube."""
+    size = centres.shape[1]
+    step = sigma * np.eye(size)
+    ahead = np.clip(centres[:, None] + step, 0, 1)
+    behind = np.clip(centres[:, None] - step, 0, 1)
+    both = np.concatenate([ahead, behind]).reshape(-1, size)
+    up, down = value(both).reshape(2, len(centres), size)
+    width = np.einsum("sii->si", ahead - behind)
+    return (up - down) / np.maximum(width, 1e-9)
+
+
+def agreement_of(told: Places, slope: Places, counted: Bool[np.ndarray, "B D"]) -> float:
+    """Returns the share of signs that agree, where there is one to agree with; 0 if nowhere."""
+    if not counted.any():
+        return 0.0
+    return float((np.sign(told) == np.sign(slope))[counted].mean())
