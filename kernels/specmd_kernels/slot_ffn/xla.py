@@ -10,8 +10,7 @@ from jaxtyping import Array, Float, Int
 from specmd_kernels.slot_ffn.plan import combine, gather, make_plan
 from specmd_kernels.slot_ffn.slots import Activation, Slots, matrix
 
-ROWS = 64  # of a block
-FEW_PAIRS = 2  # a slot, on average: up to here blocks would be mostly padding
+LEAST_ROWS, MOST_ROWS = 8, 64  # of a block
 
 
 def slot_ffn(
@@ -22,8 +21,13 @@ def slot_ffn(
     experts: Slots,
 ) -> Float[Array, "T H"]:
     """See `api.slot_ffn`."""
-    few = slots.size <= FEW_PAIRS * experts.down.shape[0]
+    few = is_few(slots.size, experts)
     return (by_pair if few else by_block)(activation, hidden, slots, weights, experts)
+
+
+def is_few(pairs: int, experts: Slots) -> bool:
+    """Returns whether pairs hardly ever share an expert: blocks would be mostly padding."""
+    return pairs <= experts.down.shape[0]
 
 
 def by_pair(
@@ -56,7 +60,9 @@ def by_block(
     experts: Slots,
 ) -> Float[Array, "T H"]:
     """Computes the rows of one expert together, a block at a time: each expert is read once."""
-    plan = make_plan(slots, experts.down.shape[0], min(ROWS, hidden.shape[0]))
+    shared = slots.size // experts.down.shape[0]  # pairs of an expert, if they spread evenly
+    rows = min(max(shared, LEAST_ROWS), MOST_ROWS, hidden.shape[0])
+    plan = make_plan(slots, experts.down.shape[0], rows)
     rows = gather(hidden, plan)
 
     def fill(block: Array, out: Array) -> Array:
