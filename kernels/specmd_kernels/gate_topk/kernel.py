@@ -64,7 +64,7 @@ def run(
         ],
         name="gate_topk",
         **options,
-    )(scalars, favoured, gates)
+    )(scalars[None], favoured, gates)
     ids, weights = (values[:tokens, : rule.top_k] for values in found[:2])
     ahead = None if next_logits is None else found[2][:tokens, :experts] > 0
     return GateChoice(ids, weights, ahead)
@@ -77,11 +77,11 @@ def _kernel(
     expert = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)
     favoured = jnp.broadcast_to(resident_ref[...] > 0, logits.shape)
     favoured = favoured | (_place(logits, expert, rule.top_j) < rule.top_j)
-    bent = logits + jnp.where(favoured, scalars_ref[0], 0.0)
+    bent = logits + jnp.where(favoured, scalars_ref[0, 0], 0.0)
     place = _place(bent, expert, rule.top_k)
     _write(rule, expert, place, _softmax(logits), ids_ref, weights_ref)
     if ahead_ref is not None:
-        likely = _softmax(gates[1][...]) > scalars_ref[1]
+        likely = _softmax(gates[1][...]) > scalars_ref[0, 1]
         ahead_ref[...] = likely.astype(jnp.int32)
 
 

@@ -1,6 +1,6 @@
 """The feed-forward of a MoE layer over a buffer of slots."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,7 @@ def slot_ffn(
     return _batched(implementation, activation)(hidden, slots, weights, experts)
 
 
+@cache  # so that calls outside of `jit` are traced once
 def _batched(implementation: Implementation | None, activation: Activation):
     compute = partial(call, "slot_ffn", implementation, activation)
 
