@@ -58,6 +58,8 @@ def copies_of(
     precisions: tuple[str, ...] = (BASE_PRECISION,),
     spec: ModelSpec | None = None,
     expert_bytes: Integer[np.ndarray, " L"] | None = None,
+    *,
+    with_scales: bool = False,
 ) -> Copies:
     """Returns the copy sizes of a model, or of a trace that recorded its own.
 
@@ -65,6 +67,8 @@ def copies_of(
       precisions: tiers, best first; a single tier for lossless strategies.
       spec: the model; its sizes at each precision are used.
       expert_bytes: as recorded, used instead for a single tier.
+      with_scales: whether what quantisers store beside the weights counts, as it does in a run;
+        the paper counts the weights alone.
 
     Raises:
       InputError: precisions are out of order, or sizes are needed and unknown.
@@ -85,7 +89,7 @@ def copies_of(
             f"{spec.shape.num_experts} experts, the trace {shape.num_layers} of "
             f"{shape.num_experts}: give the model that was recorded"
         )
-    sizes = [spec.expert_bytes(precision) for precision in precisions]
+    sizes = [spec.expert_bytes(precision, with_scales=with_scales) for precision in precisions]
     if sorted(sizes, reverse=True) != sizes:
         raise InputError(f"precisions {','.join(precisions)} must go from large to small copies")
     nbytes = np.tile(np.asarray(sizes, np.int64), (shape.num_layers, 1))

@@ -43,6 +43,7 @@ class Setup:
     hardware: HardwareProfile | None = None  # None: counts only
     context: int = 1024  # tokens in the KV cache beside those of the pass
     overlap: bool = True  # residents compute while misses load
+    with_scales: bool = False  # count the scales of quantised copies, as a run must
 
 
 class Answer(NamedTuple):
@@ -100,7 +101,9 @@ def run(
 def _prepare(trace: Trace, setup: Setup, spec: ModelSpec | None) -> _Job:
     if setup.start not in STARTS:
         raise InputError(f"start {setup.start!r} is unknown: choose from {list(STARTS)}")
-    copies = copies_of(trace.shape, setup.precisions, spec, trace.expert_bytes)
+    copies = copies_of(
+        trace.shape, setup.precisions, spec, trace.expert_bytes, with_scales=setup.with_scales
+    )
     free = None
     if setup.hardware is not None and spec is not None and setup.capacity == "auto":
         free = free_device_bytes(setup.hardware, spec, setup.context)

@@ -23,6 +23,8 @@ from specmd_jax.models.resident import resident
 class Forward(Protocol):
     """Runs one pass over a cache: what generation needs of a model, whoever computes it."""
 
+    config: DecoderConfig
+
     def __call__(self, tokens: Int[Array, "B S"], cache: KvCache) -> Pass:
         """Returns the pass; its cache replaces `cache`, whose memory may be reused."""
         ...

@@ -3,7 +3,7 @@
 from jaxtyping import Array
 
 from specmd_jax.models.config import DecoderConfig
-from specmd_jax.models.dispatch import all_blocks, in_blocks, one_by_one
+from specmd_jax.models.dispatch import all_blocks, in_blocks
 from specmd_jax.models.experts import ExpertFn, ExpertWeights
 
 
@@ -16,9 +16,7 @@ def resident(layers: tuple[ExpertWeights, ...], config: DecoderConfig) -> Expert
     """
 
     def compute(layer: int, hidden: Array, ids: Array, weights: Array) -> Array:
-        few = ids.size <= config.spec.num_experts
-        how = one_by_one if few else in_blocks
-        return how(layers[layer], hidden, ids, weights, config.activation)
+        return in_blocks(layers[layer], hidden, ids, weights, config.activation)
 
     return compute
 

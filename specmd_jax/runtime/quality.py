@@ -107,7 +107,7 @@ def check_quality(setup: Setup, config: DecoderConfig) -> None:
 
 def _size(setup: Setup, config: DecoderConfig) -> tuple[Copies, Capacity]:
     shape = _shape(config)
-    copies = copies_of(shape, setup.precisions, config.spec)
+    copies = copies_of(shape, setup.precisions, config.spec, with_scales=setup.with_scales)
     capacity = parse_capacity(setup.capacity, copies, shape, setup.strategy.scope)
     if capacity.slots < 1:
         raise InputError(f"capacity {setup.capacity!r} holds no expert: give room for at least one")

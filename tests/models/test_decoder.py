@@ -12,7 +12,7 @@ from flax import nnx
 
 from specmd_jax.models import ExpertWeights, empty_cache, resident, trainable
 from specmd_jax.models.config import Activation
-from specmd_jax.models.dispatch import all_blocks, in_blocks, one_by_one
+from specmd_jax.models.dispatch import all_blocks, in_blocks
 from specmd_jax.models.experts import apply_expert
 
 from .small import CONFIG, differ, small_decoder, tokens
@@ -123,6 +123,6 @@ def test_every_way_to_compute_experts_equals_the_definition(length, top_k, bias)
     weights = jnp.where(ids < 0, 0.0, weights)
     activation = Activation(limit=2.0, slope=1.7, offset=1.0) if bias else Activation()
     wanted = dense(experts, hidden, ids, weights, activation)
-    for way in (one_by_one, in_blocks, all_blocks):
+    for way in (in_blocks, all_blocks):
         found = jax.jit(way, static_argnums=4)(experts, hidden, ids, weights, activation)
         assert differ(found, wanted) < 1e-4, way

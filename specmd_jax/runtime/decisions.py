@@ -1,0 +1,276 @@
+"""The decisions, taken by the simulator's own step on the host: what to load, what to evict.
+
+In a replay the step is told what everything takes and works out what happens. In a run it is told
+what happened: whether a copy is in flight at the gate, and how many prefetches have been started
+since. For that it gets `Costs` in which one prefetch takes as long as another and the window
+between two gates is as many of them.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int, Int8, Integer
+
+from specmd_jax.cache import Served, Setting
+from specmd_jax.counting import Counts
+from specmd_jax.simulate import Replay, Service, begin, begin_pass, serve_event
+from specmd_jax.strategy import Strategy, StrategyParams
+from specmd_jax.timeline import NOTHING, Costs, Link, PassCosts
+from specmd_jax.types import Event, Flight, ModelShape
+
+TRANSFER_TICKS = 2
+REMAINING_TICKS = 1  # of a copy in flight at the gate: more than none, less than a transfer
+
+Place = tuple[int, int]  # layer, expert
+
+
+class Decision(NamedTuple):
+    """What an event's demand comes to, and where that leaves the cache; as numpy arrays."""
+
+    event: Event  # as the routing policy left it
+    served: Served
+    resident: Int8[np.ndarray, "L N"]  # tier of what is on the device, or has a slot reserved
+    queued: int  # prefetches that are wanted
+
+    @property
+    def smooth(self) -> bool:
+        """Whether all was there and nothing is wanted."""
+        return not self.queued and not (self.event.used & ~self.served.hit).any()
+
+    @property
+    def held(self) -> Bool[np.ndarray, " N"]:
+        """The experts to compute from where they are: hits, and those that stand in."""
+        served = self.served
+        return np.asarray(served.used & ~served.loaded & ~served.late)
+
+
+class Decisions:
+    """One strategy over one cache, event by event."""
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        params: StrategyParams,
+        shape: ModelShape,
+        capacity: Integer[np.ndarray, " W"],
+        units: Integer[np.ndarray, "L Q"],
+    ):
+        """Starts with a cold cache.
+
+        Args:
+          strategy: the four policies.
+          params: of the policies.
+          shape: of the model.
+          capacity: units of each pool.
+          units: size of one copy, by layer and tier.
+        """
+        self._static = strategy.structure, shape
+        self._host = jax.local_devices(backend="cpu")[0]
+        traced = jax.tree.map(jnp.asarray, (params, capacity.astype(np.int32), _int32(units)))
+        self._traced = jax.device_put(traced, self._host)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all: a cold cache, nothing counted."""
+        strategy, shape = self._static
+        params, _, units = self._traced
+        state = begin(strategy, params, shape, units)
+        self._before: Replay = jax.device_put(state, self._host)
+        self._after, self._service = self._before, None
+        self._event: Event | None = None
+        self._flight: Place | None = None
+        self._started = 0
+
+    @property
+    def next_step(self) -> int:
+        """The number of the pass to come."""
+        return int(self._after.next_step)
+
+    def begin_pass(self) -> None:
+        """Begins a pass: what was evicted in the last one is forgotten."""
+        self._after = _begin_pass(self._after)
+
+    def serve(self, event: Event, flight: Place | None) -> Decision:
+        """Serves the demand of a gate; no prefetch has been started yet.
+
+        Args:
+          event: what it asks for.
+          flight: the copy on the link.
+        """
+        self._before, self._event, self._flight = self._after, event, flight
+        self._started = 0
+        self._serve()
+        service = self._service
+        assert service is not None
+        event, served = jax.tree.map(np.asarray, (service.event, service.served))
+        queued = sum(int(np.asarray(one.queued).sum()) for one in service.arrivals)
+        return Decision(event, served, self.resident, queued)
+
+    def serve_smooth(self, events: Event) -> int:
+        """Serves the layers of a pass, up to the first one that misses or wants something.
+
+        Args:
+          events: of all layers, stacked; nothing is on the link.
+
+        Returns:
+          How many were served.
+        """
+        self._after, smooth = _serve_smooth(*self._static, *self._traced, self._after, events)
+        return int(smooth)
+
+    def serve_hits(self, events: Event) -> None:
+        """Serves the layers of a pass while everything is resident; nothing waits for it.
+
+        Args:
+          events: of all layers, stacked.
+        """
+        self._after, _ = _serve_smooth(*self._static, *self._traced, self._after, events)
+
+    def start_next(self) -> Place | None:
+        """Lets the first of the queue in, and its victims out; None if no other may come in.
+
+        An event is served anew with one start more, which is how the step knows of them.
+        """
+        earlier = self._started_masks()
+        before = self._after, self._service
+        self._started += 1
+        self._serve()
+        for ahead, (old, new) in enumerate(zip(earlier, self._started_masks(), strict=True), 1):
+            for expert in np.flatnonzero(new & ~old):
+                assert self._event is not None
+                layer = (int(self._event.layer) + ahead) % self._static[1].num_layers
+                return layer, int(expert)
+        self._started -= 1
+        self._after, self._service = before
+        return None
+
+    @property
+    def resident(self) -> Int8[np.ndarray, "L N"]:
+        """The tier of what is on the device, or has a slot reserved."""
+        return np.asarray(self._after.cache.tier)
+
+    @property
+    def counts(self) -> Counts:
+        """All that was counted, as numpy arrays."""
+        return jax.tree.map(np.asarray, self._after.counts)
+
+    @property
+    def broken(self) -> bool:
+        """Whether a policy's score was not a number."""
+        return bool(self._after.cache.broken)
+
+    def _serve(self) -> None:
+        flight: list[Any] = [np.int32(part) for part in self._flight or (NOTHING, 0)]
+        self._after, self._service = _serve(
+            *self._static,
+            *self._traced,
+            self._before,
+            self._event,
+            Flight(*flight),
+            np.int32(self._started),
+        )
+
+    def _started_masks(self) -> list[Bool[np.ndarray, " N"]]:
+        assert self._service is not None
+        return [np.asarray(one.started) for one in self._service.arrivals]
+
+
+_begin_pass = jax.jit(begin_pass)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _serve(
+    strategy: Strategy,
+    shape: ModelShape,
+    params: StrategyParams,
+    capacity: Int[Array, " W"],
+    units: Int[Array, "L Q"],
+    state: Replay,
+    event: Event,
+    flight: Flight,
+    starts: Int[Array, ""],
+) -> tuple[Replay, Service]:
+    """Serves an event in whose window `starts` prefetches are started, and counts it."""
+    setting = Setting(strategy, shape, params, capacity, units)
+    event = jax.tree.map(jnp.asarray, event)
+    busy = jnp.where(flight.layer == NOTHING, 0, REMAINING_TICKS)
+    state = state._replace(link=Link(flight, busy))
+    costs, pass_costs = _window(units, starts)
+    state, service = serve_event(setting, costs, pass_costs, state, event)
+    return state._replace(counts=_add(state.counts, service.counts, event.layer)), service
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _serve_smooth(
+    strategy: Strategy,
+    shape: ModelShape,
+    params: StrategyParams,
+    capacity: Int[Array, " W"],
+    units: Int[Array, "L Q"],
+    state: Replay,
+    events: Event,
+) -> tuple[Replay, Int[Array, ""]]:
+    """Serves events as long as they are hits alone, and says how many there were."""
+    idle, still = Flight(jnp.int32(NOTHING), jnp.int32(0)), jnp.int32(0)
+
+    def one(
+        carried: tuple[Replay, Bool[Array, ""]], event: Event
+    ) -> tuple[tuple[Replay, Bool[Array, ""]], Bool[Array, ""]]:
+        state, going = carried
+        after, service = _serve(strategy, shape, params, capacity, units, state, event, idle, still)
+        wanted = [one.queued.any() for one in service.arrivals]
+        missing = service.event.used & ~service.served.hit
+        going = going & ~jnp.stack([missing.any(), *wanted]).any()
+        return (jax.tree.map(partial(jnp.where, going), after, state), going), going
+
+    (state, _), going = jax.lax.scan(one, (state, jnp.bool_(True)), events)
+    return state, jnp.sum(going, dtype=jnp.int32)
+
+
+def _window(units: Int[Array, "L Q"], starts: Int[Array, ""]) -> tuple[Costs, PassCosts]:
+    """Returns costs by which the next gate fires when `starts` prefetches have been started.
+
+    Computing takes no time and every load the same. The window goes on for that many loads behind
+    the demand; the rest of a copy in flight that nothing waits for is less than one of them.
+    """
+    zero = jnp.int32(0)
+    per_pass = jnp.zeros(1, jnp.int32)
+    costs = Costs(
+        attention=per_pass,
+        shared=per_pass,
+        head=per_pass,
+        expert_memory=jnp.zeros(units.shape[1], jnp.int32),
+        expert_per_1024=zero,
+        host_memory=zero,
+        host_per_1024=zero,
+        load=jnp.full_like(units, TRANSFER_TICKS),
+        overlap=jnp.bool_(True),
+    )
+    return costs, PassCosts(zero, zero, shared=starts * TRANSFER_TICKS, head=zero)
+
+
+def _add(counts: Counts, one: Counts, layer: Int[Array, ""]) -> Counts:
+    """Returns `counts` with those of an event of `layer`; prefetches count for their target."""
+    num_layers = counts.accesses.shape[0]
+
+    def by_target(total: Int[Array, " L"], ahead: Int[Array, " D"]) -> Int[Array, " L"]:
+        targets = (layer + 1 + jnp.arange(ahead.shape[0])) % num_layers
+        return total.at[targets].add(ahead)
+
+    added = {
+        name: getattr(counts, name).at[layer].add(getattr(one, name))
+        for name in Counts._fields
+        if name not in ("queued", "prefetched")
+    }
+    return Counts(
+        queued=by_target(counts.queued, one.queued),
+        prefetched=by_target(counts.prefetched, one.prefetched),
+        **added,
+    )
+
+
+def _int32(values: Integer[np.ndarray, "..."]) -> Integer[np.ndarray, "..."]:
+    return values.astype(np.int32)

@@ -1,0 +1,130 @@
+"""What a gate asks for, as the event that the policies see: the numbers a trace would replay.
+
+The arithmetic is that of `traces.events`, one layer at a time, so that a run and the replay of
+its recording decide alike to the last count.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+from specmd_jax.errors import InputError
+from specmd_jax.policy import LOGITS, PREDICTED, PROBS
+from specmd_jax.traces.events import LOGIT_LIMIT
+from specmd_jax.types import LOGIT_ONE, ONE, Event
+
+
+class Asked(NamedTuple):
+    """What the gates of some layers chose, on the host; T counts the tokens of all sequences."""
+
+    ids: Integer[np.ndarray, "L T K"]  # -1 where the token is padding
+    weights: Float[np.ndarray, "L T K"]
+    logits: Float[np.ndarray, "L T N"] | None
+    predicted: Float[np.ndarray, "L T D N"] | None  # for the layers 1..D ahead
+
+    def of(self, layer: int) -> "Asked":
+        """Returns the choice of one of them."""
+        return Asked._make(None if part is None else part[layer : layer + 1] for part in self)
+
+
+def join_asked(parts: list[Asked]) -> Asked:
+    """Returns the choices of the layers of several parts."""
+    if len(parts) == 1:
+        return parts[0]
+    return Asked._make(
+        None if column[0] is None else np.concatenate(column) for column in zip(*parts, strict=True)
+    )
+
+
+class Moment(NamedTuple):
+    """When gates ask."""
+
+    step: int  # the pass, from 0
+    layer: int  # of the first of them
+    num_layers: int  # of the model
+    prefill: bool
+    fresh: bool  # the pass is the first of a request
+
+
+def make_events(asked: Asked, moment: Moment, num_experts: int, reads: frozenset[str]) -> Event:
+    """Returns the events of some layers, stacked, as numpy values.
+
+    Args:
+      asked: by their gates; at least one token is no padding.
+      moment: of the first gate.
+      num_experts: of a layer.
+      reads: `Strategy.reads`; of what is not in it nothing is worked out.
+
+    Raises:
+      InputError: the model computed NaN, or logits that no router has.
+    """
+    real = (asked.ids[0] >= 0).any(axis=1)
+    tokens = int(real.sum())
+    routed, gate = _demand(asked, tokens, num_experts)
+    logits = probs = None
+    if reads & {LOGITS, PROBS}:
+        assert asked.logits is not None
+        logits, probs = _scores(asked.logits[:, real].astype(np.float64))
+    predicted = None
+    if PREDICTED in reads:
+        assert asked.predicted is not None
+        predicted = np.rint(asked.predicted[:, real].astype(np.float64) * ONE).max(axis=1)
+        predicted = predicted.astype(np.int32)
+    step, first, num_layers, prefill, fresh = moment
+    layer = np.arange(first, first + len(routed), dtype=np.int32)
+    alike = {"step": np.int32(step), "tokens": np.int32(tokens), "prefill": np.bool_(prefill)}
+    values = {
+        **{name: np.full(len(layer), value) for name, value in alike.items()},
+        "clock": step * num_layers + layer,
+        "layer": layer,
+        "fresh": (layer == 0) & fresh,
+        "valid": np.ones(len(layer), bool),
+        "used": routed > 0,
+        "routed": routed,
+        "gate": gate,
+        "predicted": predicted,
+        "logits": logits if LOGITS in reads else None,
+        "probs": probs if PROBS in reads else None,
+    }
+    return Event._make(values.get(name) for name in Event._fields)
+
+
+def event_of(events: Event, layer: int) -> Event:
+    """Returns one of some stacked events."""
+    return Event._make(None if values is None else values[layer] for values in events)
+
+
+def _demand(
+    asked: Asked, tokens: int, num_experts: int
+) -> tuple[Integer[np.ndarray, "L N"], Integer[np.ndarray, "L N"]]:
+    """Returns the tokens routed to each expert, and its mean gate weight in fixed point."""
+    chosen = asked.ids >= 0
+    weights = asked.weights[chosen].astype(np.float64)
+    if not np.isfinite(weights).all():
+        raise InputError("the model computed NaN: its weights, or their precision, are at fault")
+    layers = len(asked.ids)
+    place = (asked.ids + num_experts * np.arange(layers)[:, None, None])[chosen]
+    size = layers * num_experts
+    routed = np.bincount(place, minlength=size).reshape(layers, num_experts)
+    summed = np.bincount(place, weights=weights, minlength=size).reshape(routed.shape)
+    gate = np.rint(summed / tokens * ONE).astype(np.int32)
+    gate = np.where(routed > 0, np.maximum(gate, 1), 0)  # used is never weightless
+    return routed.astype(np.int32), gate
+
+
+def _scores(
+    logits: Float[np.ndarray, "L T N"],
+) -> tuple[Integer[np.ndarray, "L N"], Integer[np.ndarray, "L N"]]:
+    """Returns mean logits and mean probabilities in fixed point."""
+    if not np.abs(logits).max() < LOGIT_LIMIT:
+        raise InputError(f"a router logit is {np.abs(logits).max():.3g}: no router's")
+    grown = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probs = grown / grown.sum(axis=-1, keepdims=True)
+    return _mean(logits, LOGIT_ONE), _mean(probs, ONE)
+
+
+def _mean(values: Float[np.ndarray, "L T N"], one: int) -> Integer[np.ndarray, "L N"]:
+    # reduceat sums row after row, as it does over a whole trace; sum() would pair them
+    summed = np.add.reduceat(values, [0], axis=1)[:, 0]
+    return np.rint(summed / values.shape[1] * one).astype(np.int32)

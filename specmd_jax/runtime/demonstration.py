@@ -1,0 +1,73 @@
+"""The bundled model, really offloaded, under one strategy after another: `specmd demo`."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from specmd_jax.choice import Choice, make_setup
+from specmd_jax.models import open_model, open_tokenizer
+from specmd_jax.models.library import BUNDLED
+from specmd_jax.runtime.link import ThrottledLink
+from specmd_jax.runtime.measured import follow, summarise_run, warm_up
+from specmd_jax.runtime.offloading import Offloading
+from specmd_jax.study import Setup
+
+PROMPT = "The old man went down to the river in the evening, and"
+PRECISION = "int4"
+CAPACITIES = ("5%", "25%")
+LINK_BYTES_PER_S = 50e6  # one int4 expert in 0.3 ms, as a 4-bit Mixtral expert on 25 GB/s in 4 ms
+PAPER = ("specmd-1", "specmd-2", "specmd-3", "specmd-4", "specmd-5")
+WHOLE = "all on the device"
+
+
+class Shown(NamedTuple):
+    """What the demo found."""
+
+    prompt: str
+    link_bytes_per_s: float
+    rows: list[dict[str, Any]]  # of the model whole, then by capacity and strategy
+
+
+def setups() -> list[Setup]:
+    """Returns the model whole, then the paper's strategies and the best one, by capacity."""
+    whole = make_setup(Choice(capacity="100%", precision=(PRECISION,)))
+    named = {name: make_setup(Choice(strategy=name)) for name in PAPER}
+    named["lru per layer"] = make_setup(Choice(scope="layer", precision=(PRECISION,)))
+    named["least-stale, guarded"] = best()
+    found = [replace(whole, name=WHOLE)]
+    for capacity in CAPACITIES:
+        found += [replace(one, name=name, capacity=capacity) for name, one in named.items()]
+    return found
+
+
+def best() -> Setup:
+    """Returns the lossless strategy that did best on the bundled model."""
+    return make_setup(Choice(eviction="least-stale", prefetch="next-gate", precision=(PRECISION,)))
+
+
+def demonstrate(
+    max_tokens: int, on_progress: Callable[[float], None] = lambda share: None
+) -> Shown:
+    """Runs every strategy on one prompt and returns what it wrote and took: MEASURED.
+
+    Args:
+      max_tokens: that each writes.
+      on_progress: called with the share that is done.
+    """
+    checkpoint = open_model(BUNDLED)
+    tokenizer = open_tokenizer(checkpoint)
+    offloading = Offloading(checkpoint)
+    prompt = tokenizer.encode(PROMPT).ids
+    rows: list[dict[str, Any]] = []
+    asked = setups()
+    for setup in asked:
+        model = offloading.model(setup, link=ThrottledLink(LINK_BYTES_PER_S))
+        warm_up(model, [prompt], max_tokens)
+        *_, made = follow(model, [prompt], max_tokens)
+        model.close()
+        ids = made.token_ids[0]
+        row = {"text": tokenizer.decode(ids), "token_ids": ids} | summarise_run(model, made)
+        row["same_text"] = ids == (rows[0]["token_ids"] if rows else ids)
+        rows.append(row)
+        on_progress(len(rows) / len(asked))
+    return Shown(PROMPT, LINK_BYTES_PER_S, rows)

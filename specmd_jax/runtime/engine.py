@@ -1,0 +1,297 @@
+"""A model whose experts do not fit on the device: a `Forward`, exact where the strategy is.
+
+A pass goes layer by layer, with one wait for the gate's choice in each. Where the pass before found
+all it asked for, the next one is dispatched whole, and goes layer by layer from the first gate that
+does not.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from specmd_jax.batch import Tally
+from specmd_jax.errors import InputError
+from specmd_jax.models import Decoder, Gate, KvCache, LayerPrograms, Pass
+from specmd_jax.models.programs import take_apart
+from specmd_jax.policy import LOGITS, PREDICTED, PROBS
+from specmd_jax.runtime.budget import make_budget
+from specmd_jax.runtime.decisions import Decisions
+from specmd_jax.runtime.demand import Asked, Moment, event_of, join_asked, make_events
+from specmd_jax.runtime.foresight import Foresight
+from specmd_jax.runtime.link import DirectLink, Link
+from specmd_jax.runtime.main_loop import LANES, MainLoop
+from specmd_jax.runtime.pace import Pace, RealTime
+from specmd_jax.runtime.prefetch_loop import PrefetchLoop
+from specmd_jax.runtime.recorder import Recorder
+from specmd_jax.runtime.seen import Seen, Wanted
+from specmd_jax.runtime.slots import Slots
+from specmd_jax.runtime.store import ExpertStore
+from specmd_jax.runtime.walk import Walk
+from specmd_jax.runtime.watchdog import Watchdog, Watching
+from specmd_jax.runtime.whole_pass import Hoped, run_whole
+from specmd_jax.study import Answer, Setup
+from specmd_jax.types import Event
+
+
+@dataclass(frozen=True)
+class Staging:
+    """The time in which a run takes place."""
+
+    watchdog: Callable[[PrefetchLoop], Watching] = Watchdog
+    pace: Pace = field(default_factory=RealTime)
+    clock: Callable[[], float] = time.perf_counter
+    lanes: int = LANES  # demand loads on the link at a time
+    hopes: bool = True  # whether passes may be dispatched whole
+
+
+class OffloadedModel:
+    """Runs passes with the experts in host memory; to be closed at the end.
+
+    A pass over an empty cache begins new requests. A pass is prefill if it has several tokens of
+    a sequence, or is the first.
+
+    Attributes:
+      config: of the decoder.
+      budget: of device memory for experts.
+      stalls_s: time that each pass waited for the link.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        store: ExpertStore,
+        setup: Setup,
+        link: Link | None = None,
+        recorder: Recorder | None = None,
+        staging: Staging | None = None,
+    ):
+        """Allots the slots; nothing is in them yet.
+
+        Args:
+          decoder: all of the model but its experts, on the device.
+          store: the experts.
+          setup: strategy and capacity.
+          link: to the device; its own by default.
+          recorder: is handed what every pass chose.
+          staging: a time of its own, for tests; the machine's by default.
+
+        Raises:
+          InputError: the capacity is none or more than the device has, or the strategy cannot be
+            run.
+        """
+        self.config = decoder.config
+        self.recorder = recorder
+        self.link = link or DirectLink()
+        self.store = store
+        self.setup = setup
+        spec, strategy = self.config.spec, setup.strategy
+        self.budget = make_budget(setup, store, self.config)
+        wanted = Wanted() if recorder is None else recorder.wanted
+        foreseen = strategy.lookahead if PREDICTED in strategy.reads else 0
+        self._lookahead = max(foreseen, wanted.lookahead)
+        self._scores = wanted.scores or bool(strategy.reads & {LOGITS, PROBS})
+        self._foresight = Foresight(decoder, self._lookahead)
+        self._programs = LayerPrograms(decoder)
+        self._whole = take_apart(decoder)
+        self._decisions = Decisions(
+            strategy,
+            setup.params,
+            spec.shape,
+            self.budget.capacity.units,
+            self.budget.copies.units,
+        )
+        self._staging = staging or Staging()
+        one_tier = len(store.packings) == 1
+        self._hopeful = self._staging.hopes and one_tier and strategy.routing.choose is None
+        self.reset()
+
+    def reset(self) -> None:
+        """Starts anew: a cold cache, nothing counted. What is compiled stays."""
+        self.close()
+        self._decisions.reset()
+        slots = Slots(self.budget.num_pages, self.store.shape, self.store.packings)
+        staging, prefetch = self._staging, (self._decisions, slots, self.store, self.link)
+        self._watchdog = staging.watchdog(PrefetchLoop(*prefetch))
+        self._main = MainLoop(
+            self.config,
+            self.setup.strategy,
+            *prefetch,
+            self._watchdog,
+            staging.pace,
+            lanes=staging.lanes,
+            clock=staging.clock,
+        )
+        self.stalls_s: list[float] = []
+        self._begun: Bool[np.ndarray, " B"] = np.zeros(0, bool)
+        self._smooth = False
+        self._unsettled: Hoped | None = None
+
+    def close(self) -> None:
+        """Ends the watchdog's thread."""
+        if hasattr(self, "_watchdog"):
+            self._watchdog.close()
+
+    @property
+    def answer(self) -> Answer:
+        """All that was counted since the start, as a replay gives it.
+
+        Raises:
+          InputError: an eviction policy's score was not a number.
+        """
+        self._settle()
+        if self._decisions.broken:
+            raise InputError(
+                "an eviction policy returned NaN as a score: its victims would be arbitrary"
+            )
+        tally = Tally(self._decisions.counts, None)
+        return Answer(self.setup, self.budget.capacity, self.budget.copies, tally, None)
+
+    def __call__(self, tokens: Int[Array, "B S"], cache: KvCache) -> Pass:
+        """Runs one pass; see `Forward`.
+
+        Raises:
+          TransferFailed: an expert cannot be loaded.
+          WatchdogFailed: prefetching failed since the last pass.
+          InputError: the model computed NaN.
+        """
+        batch, length = tokens.shape
+        start = int(cache.span.start)
+        prefill = length > 1 or start == 0
+        stalled, rough = self._main.stall_s, self._main.rough
+        hoped = self._hope(tokens, cache) if self._smooth and not prefill else None
+        self._settle()  # the pass before, while this one is computed
+        self._prefill = prefill
+        if start == 0:
+            self._begun = np.zeros(batch, bool)
+        if hoped is None:
+            walk = Walk.over(cache, length, self._programs.embed(tokens))
+            self._go(walk)
+            done = walk.end(self._programs)
+        elif self._main.holds_all:
+            self._unsettled = hoped
+            done = Pass(hoped.logits, hoped.gates, hoped.cache)
+        else:
+            done = self._hold_to(hoped, cache)
+        self._smooth = self._hopeful and self._main.rough == rough
+        self.stalls_s.append(self._main.stall_s - stalled)
+        return done
+
+    def _go(self, walk: Walk) -> None:
+        """Runs the layers that are left."""
+        while (index := walk.next_layer) is not None:
+            stream, walk.pasts[index], gate = self._programs.attend(
+                index, walk.stream, walk.span, walk.pasts[index]
+            )
+            if gate is None:
+                walk.pass_by(stream)
+            else:
+                self._serve(walk, stream, gate, self._ask(len(walk.gates), gate))
+        self._staging.pace.end_pass()
+        self._record(walk.asked)
+
+    def _serve(self, walk: Walk, stream: Float[Array, "B S H"], gate: Gate, asked: Asked) -> None:
+        out = self._experts(len(walk.gates), gate, asked)
+        index = walk.next_layer
+        assert index is not None
+        walk.take(self._programs.finish(index, stream, gate.hidden, out), gate, asked)
+
+    def _ask(self, layer: int, gate: Gate) -> Asked:
+        """Brings what a gate chose to the host: the one wait of a layer."""
+        foreseen = self._foresight(layer, gate.hidden) if self._lookahead else []
+        logits = gate.logits if self._scores else None
+        ids, weights, logits, foreseen = jax.device_get((gate.ids, gate.weights, logits, foreseen))
+        logits = None if logits is None else logits[None]
+        if not self._lookahead:
+            return Asked(ids[None], weights[None], logits, None)
+        nothing = np.zeros((len(ids), self.config.spec.num_experts), np.float32)
+        past_end = [nothing] * (self._lookahead - len(foreseen))
+        predicted = np.stack([*foreseen, *past_end], axis=1)
+        return Asked(ids[None], weights[None], logits, predicted[None])
+
+    def _experts(self, layer: int, gate: Gate, asked: Asked) -> Float[Array, "T H"]:
+        real = (asked.ids[0] >= 0).any(axis=1)
+        if not real.any():  # a pass of padding alone is none
+            return jax.numpy.zeros_like(gate.hidden)
+        if layer == 0:
+            self._begin_pass(real)
+        self._staging.pace.attend()
+        return self._main.serve(gate, event_of(self._events(layer, asked), 0))
+
+    def _begin_pass(self, real: Bool[np.ndarray, " T"]) -> None:
+        present = np.any(real.reshape(len(self._begun), -1), axis=1)
+        self._fresh = bool((present & ~self._begun).any())
+        self._begun = self._begun | present
+        self._step = self._decisions.next_step
+        self._staging.pace.begin_pass(int(real.sum()))
+
+    def _events(self, layer: int, asked: Asked) -> Event:
+        spec = self.config.spec
+        moment = Moment(self._step, layer, spec.num_moe_layers, self._prefill, self._fresh)
+        return make_events(asked, moment, spec.num_experts, self.setup.strategy.reads)
+
+    def _hope(self, tokens: Int[Array, "B S"], cache: KvCache) -> Hoped | None:
+        """Runs a pass as a whole; None, and nothing has happened, if a copy is on the link."""
+
+        def run(slots: Shaped[Array, "U page"], pages: Int[np.ndarray, "L N"]) -> Hoped:
+            how = self.store.packings[0], self._lookahead, self._scores
+            structure, weights = self._whole
+            inputs = tokens, cache.span, cache.layers
+            return run_whole(structure, *how, weights, slots, pages, *inputs)
+
+        return self._main.on_slots(run)
+
+    def _settle(self) -> None:
+        """Counts a pass that needed no decision, because every expert is on the device."""
+        if self._unsettled is None:
+            return
+        hoped, self._unsettled = self._unsettled, None
+        asked, events = self._look_at(hoped)
+        self._decisions.serve_hits(events)
+        self._record([asked])
+
+    def _look_at(self, hoped: Hoped) -> tuple[Asked, Event]:
+        """Returns what the gates of a hopeful pass chose, which begins it for the decisions."""
+        asked = Asked(*jax.device_get(hoped.asked))
+        self._begin_pass((asked.ids[0] >= 0).any(axis=1))
+        self._decisions.begin_pass()
+        return asked, self._events(0, asked)
+
+    def _hold_to(self, hoped: Hoped, cache: KvCache) -> Pass:
+        """Makes of a hopeful pass what it should have been."""
+        asked, events = self._look_at(hoped)
+        right = self._decisions.serve_smooth(events)
+        if right == self.config.spec.num_moe_layers:
+            self._record([asked])
+            return Pass(hoped.logits, hoped.gates, hoped.cache)
+        walk = Walk.resumed(hoped, cache.span, asked, right, self.config)
+        self._serve(walk, hoped.streams[right], hoped.gates[right], asked.of(right))
+        self._go(walk)
+        return walk.end(self._programs)
+
+    def _record(self, asked: list[Asked]) -> None:
+        if self.recorder is not None:
+            self.recorder.add(_seen(join_asked(asked), self.recorder.wanted))
+
+
+def _seen(asked: Asked, wanted: Wanted) -> Seen:
+    """Returns what a recorder wants of a pass."""
+    predicted = None
+    if wanted.lookahead:
+        assert asked.predicted is not None
+        predicted = asked.predicted[:, :, : wanted.lookahead].swapaxes(0, 1)
+    logits = None
+    if wanted.scores:
+        assert asked.logits is not None
+        logits = asked.logits.swapaxes(0, 1)
+    ids, weights = asked.ids.astype(np.int16), asked.weights
+    return Seen(ids.swapaxes(0, 1), weights.swapaxes(0, 1), logits, predicted)
+
+
+def drained() -> Staging:
+    """Returns a time in which every prefetch lands before the next gate."""
+    return Staging(watchdog=partial(Watchdog, drained=True))

@@ -1,0 +1,60 @@
+"""Who is told what is computed when: nobody on a real machine, a clock in a run without one.
+
+With a clock that this moves forward, the loops of the runtime take place in a time of their own,
+and two runs of the same passes are the same to the last tick.
+"""
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool
+
+from specmd_jax.runtime.decisions import Decision
+
+
+@runtime_checkable
+class Pace(Protocol):
+    """Is told what is computed, in the order in which the device does it."""
+
+    def begin_pass(self, tokens: int) -> None:
+        """A pass begins.
+
+        Args:
+          tokens: of all sequences.
+        """
+        ...
+
+    def attend(self) -> None:
+        """Attention and gate of a MoE layer are computed; its gate fires now."""
+        ...
+
+    def compute(self, decision: Decision, experts: Bool[np.ndarray, " N"]) -> None:
+        """Some experts are computed on the device."""
+        ...
+
+    def layer_done(self, decision: Decision) -> None:
+        """The routed experts of a layer are computed, those on the host, too."""
+        ...
+
+    def end_pass(self) -> None:
+        """The logits are computed."""
+        ...
+
+
+class RealTime:
+    """The machine's own pace."""
+
+    def begin_pass(self, tokens: int) -> None:
+        """See `Pace`."""
+
+    def attend(self) -> None:
+        """See `Pace`."""
+
+    def compute(self, decision: Decision, experts: Bool[np.ndarray, " N"]) -> None:
+        """See `Pace`."""
+
+    def layer_done(self, decision: Decision) -> None:
+        """See `Pace`."""
+
+    def end_pass(self) -> None:
+        """See `Pace`."""

@@ -1,0 +1,46 @@
+"""The prefetch loop of the paper's Figure 2: called after a gate, it has what comes next queued.
+
+The queue is what the decisions named and did not find, nearest layer first and in order of score;
+it is replaced at every gate, so that no entry outlives the gate it was queued for.
+"""
+
+from typing import NamedTuple
+
+from specmd_jax.runtime.decisions import Decisions, Place
+from specmd_jax.runtime.link import Delivery, Link
+from specmd_jax.runtime.slots import Slots
+from specmd_jax.runtime.store import ExpertStore
+
+
+class Prefetched(NamedTuple):
+    """An expert on its way to a slot."""
+
+    place: Place
+    delivery: Delivery
+
+
+class PrefetchLoop:
+    """The prefetch queue, and what starting its first entry takes."""
+
+    def __init__(self, decisions: Decisions, slots: Slots, store: ExpertStore, link: Link):
+        self._decisions, self._slots, self._store, self._link = decisions, slots, store, link
+
+    def start_next(self) -> Prefetched | None:
+        """Sends the first of the queue, evicting if need be; None if there is none, or no room."""
+        place = self._decisions.start_next()
+        if place is None:
+            return None
+        resident = self._decisions.resident
+        self._slots.hold(resident)
+        expert = self._store[int(resident[place]), *place]
+        return Prefetched(place, Delivery(self._link, expert, name_of(place)))
+
+    def land(self, prefetched: Prefetched) -> None:
+        """Waits for an expert and writes it into its slot."""
+        self._slots.fill(*prefetched.place, prefetched.delivery.wait())
+
+
+def name_of(place: Place) -> str:
+    """Returns what messages call an expert."""
+    layer, expert = place
+    return f"expert {expert} of layer {layer}"

@@ -1,0 +1,146 @@
+"""Device memory for experts: pages of one array, allotted before the start.
+
+A page is the greatest common divisor of what the copies take, so that copies of different
+precision share the memory to the last byte; where there is one precision, a page is a slot. Whoever
+decides what is resident is elsewhere; here a copy that leaves gives its pages back, a copy that
+enters takes some, and there are never more than were paid for.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Int8, Integer, Shaped
+
+from specmd_jax.errors import InputError
+from specmd_jax.runtime.store import Packing
+from specmd_jax.types import ABSENT
+
+NO_PAGE = -1
+
+
+class Slots:
+    """Room for the copies of all tiers. Safe to use from the main loop and the watchdog.
+
+    Attributes:
+      tier: of each (layer, expert) that has room, ABSENT of the others; its weights may still be
+        on their way.
+      nbytes: of all pages, on the device.
+    """
+
+    def __init__(self, num_pages: int, shape: tuple[int, int], packings: tuple[Packing, ...]):
+        """Allots the pages.
+
+        Args:
+          num_pages: U, at least 1.
+          shape: MoE layers and experts of each.
+          packings: of the tiers.
+
+        Raises:
+          InputError: the device has not that much memory.
+        """
+        self.tier: Int8[np.ndarray, "L N"] = np.full(shape, ABSENT, np.int8)
+        self._size = int(np.gcd.reduce([packing.size for packing in packings]))
+        self._pages_of_tier = [packing.size // self._size for packing in packings]
+        pages = max(self._pages_of_tier)
+        self._where: Int[np.ndarray, "L N pages"] = np.full((*shape, pages), NO_PAGE, np.int32)
+        row = packings[0].row
+        self.nbytes = num_pages * self._size * row.itemsize
+        self._free = list(range(num_pages - 1, -1, -1))
+        self._weights = _allot(num_pages, self._size, row)
+        self._lock = threading.Lock()
+
+    def hold(self, tier: Int8[np.ndarray, "L N"]) -> None:
+        """Takes pages from copies that left and gives them to those that came.
+
+        Args:
+          tier: of the copies that are resident from now on, ABSENT elsewhere.
+
+        Raises:
+          RuntimeError: there are more copies than fit: a decision broke the budget.
+        """
+        changed = self.tier != tier
+        if not changed.any():
+            return
+        for place in zip(*np.nonzero(changed & (self.tier != ABSENT)), strict=True):
+            pages = self._pages_of_tier[self.tier[place]]
+            self._free += self._where[place][:pages].tolist()
+            self._where[place] = NO_PAGE
+        for place in zip(*np.nonzero(changed & (tier != ABSENT)), strict=True):
+            pages = self._pages_of_tier[tier[place]]
+            if len(self._free) < pages:
+                raise RuntimeError(f"{(tier != ABSENT).sum()} copies are more than fit")
+            self._where[place][:pages] = [self._free.pop() for _ in range(pages)]
+        self.tier = tier.copy()
+
+    def pages(self, layer: int, tier: int = 0) -> Int[np.ndarray, "N pages"]:
+        """Returns the pages of the experts of a layer, if they are of this tier.
+
+        A copy, as everywhere here: JAX may read a numpy array after the call that was given it.
+        """
+        return self._where[layer, :, : self._pages_of_tier[tier]].copy()
+
+    @property
+    def first_pages(self) -> Int[np.ndarray, "L N"]:
+        """The slot of each expert, NO_PAGE if it has none; where there is one precision."""
+        return self._where[:, :, 0].copy()
+
+    def fill(self, layer: int, expert: int, row: Shaped[Array, " P"]) -> None:
+        """Writes the weights that arrived for an expert into its pages, in place."""
+        tier = self.tier[layer, expert]
+        if tier == ABSENT:
+            raise RuntimeError(f"expert {expert} of layer {layer} arrived and has no slot")
+        pages = self._where[layer, expert, : self._pages_of_tier[tier]].copy()
+        with self._lock:
+            self._weights = _written(self._weights, row, pages)
+
+    @contextmanager
+    def reading(self) -> Iterator[Shaped[Array, "U page"]]:
+        """Yields the weights of all pages, to be used before their memory is written to again."""
+        with self._lock:
+            yield self._weights
+
+
+def read_pages(
+    weights: Shaped[Array, "U page"], pages: Integer[Array, " pages"]
+) -> Shaped[Array, " P"]:
+    """Returns the row that lies in some pages; to be traced."""
+    if pages.shape[0] == 1:
+        return jax.lax.dynamic_index_in_dim(weights, pages[0], keepdims=False)
+    return weights[pages].reshape(-1)
+
+
+def _allot(num_pages: int, size: int, dtype: np.dtype) -> Shaped[Array, "U page"]:
+    try:
+        return jax.block_until_ready(jnp.zeros((num_pages, size), dtype))
+    except RuntimeError as error:  # XLA raises its own kind of it
+        if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
+            raise
+        asked = num_pages * size * dtype.itemsize
+        raise InputError(
+            f"the device has no {asked / 2**30:.2f} GiB for experts{_free_memory()}: give a "
+            "smaller --capacity"
+        ) from error
+
+
+def _free_memory() -> str:
+    """Returns what the device says it has left, if it says so."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" not in stats:
+        return ""
+    free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return f", {max(free, 0) / 2**30:.2f} GiB are free"
+
+
+@partial(jax.jit, donate_argnums=0)
+def _written(
+    weights: Shaped[Array, "U page"], row: Shaped[Array, " P"], pages: Integer[Array, " pages"]
+) -> Shaped[Array, "U page"]:
+    parts = row.reshape(pages.shape[0], -1)
+    if pages.shape[0] == 1:
+        return jax.lax.dynamic_update_slice_in_dim(weights, parts, pages[0], 0)
+    return weights.at[pages].set(parts, unique_indices=True)

@@ -1,0 +1,93 @@
+"""A whole pass dispatched at once, in the hope that all experts it will ask for are in slots.
+
+The programs of the layer-by-layer path are run as one, with barriers where they are cut there, so
+that both come to the same bits. What each gate chose is looked at afterwards; from the first layer
+that did not find its experts, the pass goes on layer by layer.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Shaped
+
+from specmd_jax.models import Decoder, Gate, KvCache
+from specmd_jax.models.kv_cache import Remembered, Span
+from specmd_jax.models.programs import Structure
+from specmd_jax.runtime.seen import foresee
+from specmd_jax.runtime.store import Packing
+from specmd_jax.runtime.waves import combine, compute_held, lay_out
+
+
+class Hoped(NamedTuple):
+    """What a whole pass came to, if every expert was there."""
+
+    logits: Float[Array, "B S V"]
+    cache: KvCache
+    streams: tuple[Float[Array, "B S H"], ...]  # at the gate of each MoE layer
+    gates: tuple[Gate, ...]
+    asked: tuple[Array | None, ...]  # the fields of `Asked`, of all gates
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnames="pasts")
+def run_whole(
+    structure: Structure,
+    packing: Packing,
+    lookahead: int,
+    scores: bool,
+    weights: list[Array],
+    slots: Shaped[Array, "U page"],
+    pages: Int[Array, "L N"],
+    tokens: Int[Array, "B S"],
+    span: Span,
+    pasts: tuple[Remembered, ...],
+) -> Hoped:
+    """Runs a pass on what is in slots; whatever is not computes nonsense.
+
+    Args:
+      structure: of the decoder, with `weights`.
+      packing: of the experts, of one precision.
+      lookahead: layers ahead that are foreseen.
+      scores: whether the gates' logits are wanted.
+      slots: the memory of all slots.
+      pages: slot of each expert, negative if it has none.
+      tokens: of the pass.
+      span: where they stand.
+      pasts: what each layer remembers; its memory is reused.
+    """
+    decoder: Decoder = structure.module(weights)
+    activation, everyone = decoder.config.activation, jnp.ones(pages.shape[1], bool)
+    stream, kept, streams, gates = _cut(decoder.embed(tokens)), [], [], []
+    for index, layer in enumerate(decoder.layers):
+        stream, remembered, gate = _cut(layer.attend(stream, span, pasts[index]))
+        kept.append(remembered)
+        if gate is None:
+            continue
+        here = jnp.maximum(pages[len(gates)], 0)[:, None]
+        blocks = _cut(lay_out(gate))
+        blocks = _cut(compute_held(packing, activation, blocks, slots, here, everyone))
+        out = _cut(combine(blocks, gate.weights))
+        streams.append(stream)
+        gates.append(gate)
+        stream = _cut(layer.finish(stream, gate.hidden, out))
+    after = KvCache(tuple(kept), span.after(tokens.shape[1]))
+    asked = _asked(decoder, gates, lookahead, scores)
+    return Hoped(decoder.unembed(stream), after, tuple(streams), tuple(gates), asked)
+
+
+def _asked(
+    decoder: Decoder, gates: list[Gate], lookahead: int, scores: bool
+) -> tuple[Array | None, ...]:
+    foreseen = None
+    if lookahead:
+        foreseen = foresee(decoder, [gate.hidden for gate in gates], lookahead).swapaxes(0, 1)
+    return (
+        jnp.stack([gate.ids for gate in gates]),
+        jnp.stack([gate.weights for gate in gates]),
+        jnp.stack([gate.logits for gate in gates]) if scores else None,
+        foreseen,
+    )
+
+
+_cut = jax.lax.optimization_barrier

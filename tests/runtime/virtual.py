@@ -1,0 +1,130 @@
+"""A time of its own for the runtime: computing moves a clock, and so does waiting.
+
+The loops, the link and the slots are the real ones; only the watchdog is asked at the gates, rather
+than being a thread, what it has begun in the meantime.
+"""
+
+import numpy as np
+
+from specmd_jax.runtime.decisions import Decision
+from specmd_jax.runtime.engine import Staging
+from specmd_jax.runtime.link import ThrottledLink
+from specmd_jax.runtime.prefetch_loop import Prefetched, PrefetchLoop
+from specmd_jax.timeline import Costs
+
+
+class Clock:
+    """Time in ticks."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, ticks: float) -> None:
+        self.now += ticks
+
+
+class TickingLink(ThrottledLink):
+    """A link on which every copy takes the same whole number of ticks."""
+
+    def __init__(self, load: int, nbytes: int, clock: Clock):
+        super().__init__(nbytes / load, 0.0, clock, clock.sleep)
+
+    @property
+    def free_at(self) -> float:
+        return self._free_at
+
+
+class VirtualPace:
+    """Moves the clock by the costs of a replay."""
+
+    def __init__(self, costs: Costs, num_layers: int, clock: Clock):
+        self._costs, self._num_layers, self._clock = costs, num_layers, clock
+        self.passes: list[float] = []  # ticks of each
+        self._number = -1
+
+    def begin_pass(self, tokens: int) -> None:
+        self._number += 1
+        self._begun, self._layer = self._clock.now, 0
+
+    def attend(self) -> None:
+        self._clock.sleep(int(self._costs.attention[self._number]))
+        self._gate = self._clock.now
+
+    def compute(self, decision: Decision, experts: np.ndarray) -> None:
+        served, costs = decision.served, self._costs
+        for expert in np.flatnonzero(experts):
+            tokens = 1 if served.plan.stand_in[expert] else int(decision.event.routed[expert])
+            arithmetic = tokens * int(costs.expert_per_1024) >> 10
+            self._clock.sleep(max(int(costs.expert_memory[served.tier[expert]]), arithmetic))
+
+    def layer_done(self, decision: Decision) -> None:
+        hosted = np.flatnonzero(decision.served.plan.on_host)
+        ticks = 0
+        for expert in hosted:
+            arithmetic = int(decision.event.routed[expert]) * int(self._costs.host_per_1024) >> 10
+            ticks += max(int(self._costs.host_memory), arithmetic)
+        self._clock.now = max(self._clock.now, self._gate + ticks)
+        self._clock.sleep(int(self._costs.shared[self._number]))
+        self._layer += 1
+
+    def end_pass(self) -> None:
+        self._clock.sleep(int(self._costs.head[self._number]))
+        self.passes.append(self._clock.now - self._begun)
+
+
+class PunctualWatchdog:
+    """Begins, when it is held, whatever it would have begun since it was released."""
+
+    def __init__(self, prefetch: PrefetchLoop, link: TickingLink, clock: Clock):
+        self._prefetch, self._link, self._clock = prefetch, link, clock
+        self._released_at: float | None = None
+        self._flights: list[tuple[Prefetched, float]] = []
+
+    def hold(self) -> tuple[int, int] | None:
+        now = self._clock.now
+        while self._released_at is not None and self._begins() < now:
+            begins, self._clock.now = self._begins(), self._begins()
+            started = self._prefetch.start_next()
+            self._clock.now = now
+            if started is None:
+                break
+            self._flights.append((started, self._link.free_at))
+            assert begins < now
+        self._released_at = None
+        self._land(now)
+        return self._flights[-1][0].place if self._flights else None
+
+    def _begins(self) -> float:
+        assert self._released_at is not None
+        return max(self._released_at, self._link.free_at)
+
+    def _land(self, until: float) -> None:
+        for flight, due in [pair for pair in self._flights if pair[1] <= until]:
+            self._prefetch.land(flight)
+            self._flights.remove((flight, due))
+
+    def release(self) -> None:
+        self._released_at = self._clock.now
+
+    def wait_landed(self) -> None:
+        due = max(due for _, due in self._flights)
+        self._clock.now = max(self._clock.now, due)
+        self._land(self._clock.now)
+
+    def close(self) -> None:
+        self.hold()
+
+
+def stage(costs: Costs, num_layers: int, nbytes: int) -> tuple[Staging, TickingLink, VirtualPace]:
+    """Returns a time in which everything takes what a replay says, and its link."""
+    clock = Clock()
+    link = TickingLink(int(costs.load[0, 0]), nbytes, clock)
+    pace = VirtualPace(costs, num_layers, clock)
+
+    def watchdog(prefetch: PrefetchLoop) -> PunctualWatchdog:
+        return PunctualWatchdog(prefetch, link, clock)
+
+    return Staging(watchdog, pace, clock, lanes=1 << 20, hopes=False), link, pace
