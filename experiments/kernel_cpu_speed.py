@@ -8,6 +8,7 @@ the sums. Prints one JSON object and writes results/kernel_cpu_speed.md.
 """
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -199,7 +200,9 @@ def page(options: Options, timed: list[Timed], found: dict[str, Any]) -> list[st
         f"MEASURED {found['date']}, float32, {options.turns} turns of each shape; machine: "
         f"{found['machine']}; commit {found['commit']}. By "
         "`python experiments/kernel_cpu_speed.py`. The ways take turns, "
-        "in an order that changes, so that what else the machine does slows all.",
+        "in an order that changes, so that what else the machine does slows all; it was "
+        f"{'busy' if os.getloadavg()[2] > 2 * (os.cpu_count() or 1) else 'not overcommitted'} "
+        f"(load average {os.getloadavg()[2]:.0f}).",
         "",
         *markdown_table(head, body),
         "",
