@@ -41,10 +41,12 @@ def hand_run(checkpoint: Checkpoint, options: Options) -> Callable[[], list[int]
     """Returns a greedy decode from token 0 by the hand-written pass."""
     config, weights = checkpoint.config, weights_of(checkpoint)
     mixer: Any = config.spec.mixers[0]
-    shape = (config.spec.num_hidden_layers, options.context, mixer.num_heads, mixer.head_dim)
+    shape = (options.context, mixer.num_heads, mixer.head_dim)
+    layers = range(config.spec.num_hidden_layers)
 
     def run() -> list[int]:
-        caches = Caches(jnp.zeros(shape), jnp.zeros(shape), jnp.int32(0))
+        keys, values = (tuple(jnp.zeros(shape) for _ in layers) for _ in range(2))
+        caches = Caches(keys, values, jnp.int32(0))
         token, made = jnp.int32(0), []
         for _ in range(options.tokens):
             logits, caches = by_hand(config, weights, token, caches)

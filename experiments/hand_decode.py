@@ -40,8 +40,8 @@ class Weights(NamedTuple):
 class Caches(NamedTuple):
     """Keys and values of every layer, and how many tokens they hold."""
 
-    keys: Float[Array, "L C heads D"]
-    values: Float[Array, "L C heads D"]
+    keys: tuple[Float[Array, "C heads D"], ...]
+    values: tuple[Float[Array, "C heads D"], ...]
     length: Int[Array, ""]
 
 
@@ -122,4 +122,4 @@ def by_hand(
         keys.append(key)
         values.append(value)
     logits = rms(x, weights.norm, config.norm_eps) @ weights.head
-    return logits, Caches(jnp.stack(keys), jnp.stack(values), caches.length + 1)
+    return logits, Caches(tuple(keys), tuple(values), caches.length + 1)
