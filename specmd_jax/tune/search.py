@@ -21,6 +21,7 @@ GradientFn = Callable[[Places], Places]
 ValueFn = Callable[[Places], Float[np.ndarray, " B"]]
 SURE = 0.75  # share of signs that a surrogate must get right to be followed
 LED = 60  # percent of what is left after that, which a trusted surrogate may spend
+NEAR = 0.06  # shares of a knob's range within which simulations speak for each other
 WORTH = 0.005  # share of the objective below which a gain may be the dice's
 FLAT = 1e-3  # differences below this share of the objective have no sign
 
@@ -69,6 +70,21 @@ class _Pool:
         self.values += values.tolist()
         return values
 
+    def choice(self) -> tuple[Float[np.ndarray, " D"], float]:
+        """Returns, of the places that are as good as the best, the one its neighbours bear out.
+
+        The lowest of many noisy values is a lucky one. Neighbours vote by a Gaussian of `NEAR`, and
+        a place without any is taken for one at the edge of those as good.
+        """
+        places, values = np.stack(self.places), np.asarray(self.values)
+        edge = (1 + WORTH) * values.min()
+        good = np.flatnonzero(values <= edge)
+        apart = ((places[good, None] - places[None]) ** 2).sum(axis=-1)
+        weight = np.exp(-apart / (2 * NEAR**2))
+        borne_out = (weight @ values + edge) / (weight.sum(axis=1) + 1)
+        chosen = good[int(np.argmin(borne_out))]
+        return places[chosen], float(values[chosen])
+
     def best(self, count: int) -> Places:
         order = np.argsort(self.values, kind="stable")[:count]
         return np.stack([self.places[i] for i in order])
@@ -97,8 +113,9 @@ def search(
     first = pool(scattered)[:known]
     spent = len(scattered)
     agreement = None
-    if surrogate is not None:
-        centres = scattered[known : known + max(1, BATCH // (2 * size))]
+    tries = min(BATCH // (2 * size), (effort.evaluations - spent) // 3 // (2 * size + 1))
+    if surrogate is not None and tries > 0:
+        centres = scattered[known : known + tries]
         agreement, used = _try(surrogate, pool, centres, effort.sigma)
         spent += used
     trusted = surrogate is not None and agreement is not None and agreement >= SURE
@@ -126,7 +143,7 @@ def search(
     left -= rounds * 2 * effort.pairs * starts
     if left > 0:  # the rest goes where the best is
         pool(np.clip(pool.best(1) + rng.normal(0, sigma / 4, (left, size)), 0, 1))
-    place, value = pool.best(1)[0], min(pool.values)
+    place, value = pool.choice()
     for anchor, worth in zip(anchors, first, strict=True):
         if value > (1 - WORTH) * worth:
             place, value = anchor, float(worth)
