@@ -199,10 +199,9 @@ def page(options: Options, timed: list[Timed], found: dict[str, Any]) -> list[st
         "",
         f"MEASURED {found['date']}, float32, {options.turns} turns of each shape; machine: "
         f"{found['machine']}; commit {found['commit']}. By "
-        "`python experiments/kernel_cpu_speed.py`. The ways take turns, "
-        "in an order that changes, so that what else the machine does slows all; it was "
-        f"{'busy' if os.getloadavg()[2] > 2 * (os.cpu_count() or 1) else 'not overcommitted'} "
-        f"(load average {os.getloadavg()[2]:.0f}).",
+        "`python experiments/kernel_cpu_speed.py`. The ways take turns, in an order that "
+        "changes, so that what else the machine does slows all: the load average was "
+        f"{os.getloadavg()[2]:.0f}.",
         "",
         *markdown_table(head, body),
         "",

@@ -121,6 +121,14 @@ def test_a_policy_that_no_kernel_can_run_is_declined():
     scalar = plain._replace(init=lambda params: jnp.int32(0))
     with pytest.raises(NotImplementedError, match="arrays of one to three axes"):
         cache_sim(scalar, params, 4, gate, implementation="pallas_gpu")
+    cube = plain._replace(init=lambda params: jnp.zeros((3, 2, 6), jnp.int32))
+    for update, why in (
+        (lambda params, state, view, outcome: state + 1, "read and written in slices"),
+        (lambda params, state, view, outcome: jnp.zeros_like(state), "by one slice an event"),
+    ):
+        with pytest.raises(NotImplementedError, match=why):
+            odd = cube._replace(update=update)
+            cache_sim(odd, params, 4, gate, implementation="interpret")
     with pytest.raises(NotImplementedError, match="do not fit in registers"):
         wide = jnp.zeros((1, 200, 128), jnp.int32)
         cache_sim(plain, params, 4, wide, implementation="pallas_gpu")

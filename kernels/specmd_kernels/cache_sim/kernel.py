@@ -54,8 +54,11 @@ def prepare(
     states = jax.vmap(lambda params, _: policy.init(params))(params, capacity)
     leaves = jax.tree.leaves((params, states))
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), leaves)
-    if any(not 1 <= len(leaf.shape) <= 3 for leaf in one[len(jax.tree.leaves(params)) :]):
+    of_state = one[len(jax.tree.leaves(params)) :]
+    if any(not 1 <= len(leaf.shape) <= 3 for leaf in of_state):
         raise NotImplementedError("a policy's state must be arrays of one to three axes")
+    if any(len(leaf.shape) == 3 and leaf.dtype == bool for leaf in of_state):
+        raise NotImplementedError("a policy's state of three axes must be numbers")
     own_params, own_state = jax.tree.unflatten(jax.tree.structure((params, states)), one)
     view, outcome = _examples(layers, experts)
     score = None
@@ -168,6 +171,6 @@ def _one_event(
     kept = []
     for old, new in zip(state, updated, strict=True):
         if isinstance(old, Buffer):
-            planes.store(new)
+            planes.store(old, new)
         kept.append(None if isinstance(old, Buffer) else new.astype(old.dtype))
     return after, kept

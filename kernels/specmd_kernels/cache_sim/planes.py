@@ -67,6 +67,7 @@ def run(program: Program, whole: Callable[[int], int], values: Sequence[Any]) ->
     held: list[Any] = [*values, *[None] * (program.places - len(values))]
     for step in program.steps:
         inputs = [held[one] if isinstance(one, int) else one.item() for one in step.inputs]
+        _check_buffers(step, inputs)
         rule = _RULES.get(step.primitive.name)
         if rule is None:
             found = step.primitive.bind(*map(_typed, inputs, step.inputs), **step.params)
@@ -76,8 +77,21 @@ def run(program: Program, whole: Callable[[int], int], values: Sequence[Any]) ->
     return [held[one] if isinstance(one, int) else one for one in program.outputs]
 
 
-def store(patched: Any) -> None:
+def _check_buffers(step: Step, inputs: Sequence[Any]) -> None:
+    sliced = step.primitive.name in ("dynamic_slice", "dynamic_update_slice")
+    whole = inputs[1:] if sliced else inputs
+    if any(isinstance(value, Patch) for value in inputs) or any(
+        isinstance(value, Buffer) for value in whole
+    ):
+        raise NotImplementedError(
+            "a policy's state of three axes may be read and written in slices"
+        )
+
+
+def store(buffer: Buffer, patched: Any) -> None:
     """Writes a state of three axes back: the slice that changed, if any did."""
+    if patched is not buffer and not (isinstance(patched, Patch) and patched.buffer is buffer):
+        raise NotImplementedError("a policy's state of three axes may change by one slice an event")
     if isinstance(patched, Patch):
         place = _place(patched.buffer, patched.starts, patched.shape)
         patched.buffer.ref[place] = patched.update[None]
