@@ -7,6 +7,7 @@ machine has nothing else to do.
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,8 +27,9 @@ def run_experiment(results: Path = RESULTS) -> None:
       results: folder of the data and the page.
     """
     command = [sys.executable, "-m", "specmd_jax.cli", "bench", "simulator", "--json"]
+    load = os.getloadavg()[0]  # processes that wanted a core in the last minute
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found = json.loads(done.stdout) | measured_on()
+    found = json.loads(done.stdout) | measured_on() | {"load_before": load}
     write_page([json.dumps(found, indent=1)], results / "bench_simulator.json")
     write_page(page(found), results / "bench_simulator.md")
 
@@ -42,6 +44,9 @@ def page(found: dict[str, Any]) -> list[str]:
         "synthetic trace of OLMoE's shape (16 layers of 64 experts, top 8), all engines in one "
         "process on one core, rates by CPU time, best of three. An access is one expert demanded "
         "by one configuration.",
+        "",
+        f"Load average before: {found['load_before']:.1f}. Well above 0, the figures are lower "
+        "bounds: others crowd the caches and the memory.",
         "",
         "## specmd, million accesses/s by number of configurations in one vmap",
         "",
