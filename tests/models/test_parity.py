@@ -37,7 +37,7 @@ class Listening:
     """A model whose logits of every pass are kept."""
 
     def __init__(self, model):
-        self.model, self.logits = model, []
+        self.model, self.config, self.logits = model, model.config, []
 
     def __call__(self, tokens, cache):
         made = self.model(tokens, cache)
