@@ -96,7 +96,7 @@ def forecast(question: Question, locality: Locality) -> Forecast:
         memory,
         locality.at(slots),
         decode,
-        float(prefill_time(question).total),
+        float(prefill_time(question, locality).total),
         bytes_for(question, int(halved[0])) if len(halved) else None,
         bytes_for(question, knee),
         None if near_full is None else bytes_for(question, near_full),
@@ -151,10 +151,10 @@ def decode_time(question: Question, hit_rate: float) -> PassTime:
     return pass_time(parts, layers, union, hit_rate, tokens_per_expert=per_expert)
 
 
-def prefill_time(question: Question) -> PassTime:
+def prefill_time(question: Question, locality: Locality) -> PassTime:
     """Returns the time of one prompt through an empty cache: the union of its experts, loaded."""
     spec, tokens = question.spec, question.prompt
-    union = float(demanded_by_batch(spec.num_experts, spec.top_k, float(tokens)))
+    union = locality.demanded(tokens)
     parts = pass_parts(spec, question.hardware, question.precision, tokens=tokens, context=tokens)
     per_expert = tokens * spec.top_k / union
     return pass_time(parts, spec.num_moe_layers, union, 0.0, tokens_per_expert=per_expert)
@@ -166,14 +166,14 @@ def bottleneck(time: PassTime) -> str:
     return max(parts, key=lambda name: float(parts[name]))
 
 
-def known_band(source: str) -> Band | None:
+def known_band(kind: str) -> Band | None:
     """Returns how far off this model was in its own error table; None: there is no table.
 
     Args:
-      source: of the hit rate, "trace" or "published".
+      kind: of rows: "ttft", or where the hit rate behind a TPOT is from, "trace" or "published".
     """
     file = resources.files("specmd_jax").joinpath(ERRORS)
     if not file.is_file():
         return None
-    rows = json.loads(file.read_text())["bands"]
-    return Band(**rows[source]) if source in rows else None
+    bands = json.loads(file.read_text())["bands"]
+    return Band(**bands[kind]) if kind in bands else None

@@ -55,8 +55,8 @@ class Predict:
             spec, self._machine(), self.precision, self.prompt, self.context, self.batch
         )
         locality = self._locality(spec)
-        band = known_band("published" if self.trace is None else "trace")
-        record = describe_forecast(question, forecast(question, locality), locality.source, band)
+        bands = known_band("ttft"), known_band("published" if self.trace is None else "trace")
+        record = describe_forecast(question, forecast(question, locality), locality.source, bands)
         if self.json:
             print_json(record)
         else:

@@ -27,9 +27,17 @@ _WHY = {
 
 
 def describe_forecast(
-    question: Question, found: Forecast, source: str, band: Band | None
+    question: Question,
+    found: Forecast,
+    source: str,
+    bands: tuple[Band | None, Band | None],
 ) -> dict[str, Any]:
-    """Returns a forecast ready for JSON: sizes in bytes, times in seconds."""
+    """Returns a forecast ready for JSON: sizes in bytes, times in seconds.
+
+    Args:
+      source: of the hit rate, in words.
+      bands: of TTFT and of TPOT, where they are known.
+    """
     spec, memory, total = question.spec, found.memory, float(found.decode.total)
     one = spec.expert_bytes(question.precision)
     slots = memory.slots_per_layer * spec.num_moe_layers
@@ -56,11 +64,12 @@ def describe_forecast(
         "hit_rate": found.hit_rate,
         "hit_rate_source": source,
         "ttft_s": found.ttft_s,
-        "ttft_band_s": _within(band, found.ttft_s),
+        "ttft_band_s": _within(bands[0], found.ttft_s),
         "tpot_s": total,
-        "tpot_band_s": _within(band, total),
+        "tpot_band_s": _within(bands[1], total),
         "tokens_per_s": question.batch / total,
-        "band": None if band is None else band._asdict(),
+        "ttft_error": None if bands[0] is None else bands[0]._asdict(),
+        "tpot_error": None if bands[1] is None else bands[1]._asdict(),
         "bottleneck": bottleneck(found.decode),
         "tpot_parts_s": {
             name: float(getattr(found.decode, name)) for name in ("software", "experts", "link")
@@ -151,11 +160,13 @@ def _advice(record: Mapping[str, Any]) -> Table:
 
 def _footnotes(record: Mapping[str, Any]) -> list[str]:
     notes = [f"hit rate: {record['hit_rate_source']}"]
-    band = record["band"]
-    if band is None:
-        return [*notes, "no error table comes with this model: no band is claimed"]
-    return [
-        *notes,
-        f"band: 95 % of {band['runs']} runs of its own error table, against {band['against']}; "
-        f"median error {percent(band['median_error'])}, 95 % below {percent(band['p95_error'])}",
-    ]
+    for name, key in (("TTFT", "ttft_error"), ("TPOT", "tpot_error")):
+        band = record[key]
+        notes.append(
+            f"{name} band: none is claimed, no error table comes with this model"
+            if band is None
+            else f"{name} band: 95 % of {band['runs']} runs of its own error table, against "
+            f"{band['against']} (median error {percent(band['median_error'])}, 95 % of them below "
+            f"{percent(band['p95_error'])})"
+        )
+    return notes

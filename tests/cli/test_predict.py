@@ -62,7 +62,7 @@ def test_the_band_holds_the_estimate_and_names_its_table(specmd: Specmd):
     else:
         low, high = found["tpot_band_s"]
         assert low == pytest.approx(band.low * found["tpot_s"]) and low < high
-        assert found["band"]["runs"] == band.runs
+        assert found["tpot_error"]["runs"] == band.runs
 
 
 def test_a_trace_gives_the_hit_rate(specmd: Specmd, folder: Path):
