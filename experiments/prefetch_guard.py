@@ -94,7 +94,7 @@ def compare(trace: Trace, model: str, predictor: str) -> Rows:
 
 
 def run_experiment(
-    traces: tuple[Path, ...] = TRACES, passes: int = 192, results: Path = RESULTS
+    traces: tuple[Path, ...] = TRACES, passes: int = 128, results: Path = RESULTS
 ) -> None:
     """Compare the ways to prefetch on the held-out half of each trace, and draw.
 

@@ -1,9 +1,9 @@
-"""Tuned parameters beside a dense grid: six pairs of trace and machine, two guarded prefetchers.
+"""Tuned parameters beside a dense grid: six pairs of trace and machine.
 
     python experiments/tuning.py run     # half an hour; goes on where it was stopped
     python experiments/tuning.py draw    # seconds; reads what `run` wrote
 
-Each pair turns two knobs of one strategy. The grid has 41 x 41 settings; tuning gets a twentieth of
+Each pair turns two knobs of one strategy. The grid has 31 x 31 settings; tuning gets a twentieth of
 that. Both choose on every second request; the others are held out. Writes tuning.parquet,
 tuning.png and tuning.md. All times are SIMULATED.
 """
@@ -34,7 +34,7 @@ from specmd_jax.tune.knobs import values_at
 from specmd_jax.tune.search import FLAT, agreement_of, smoothed_gradient
 from specmd_jax.tune.surrogate import Surrogate, has_surrogate
 
-POINTS = 41
+POINTS = 31
 BUDGET = POINTS * POINTS // 20
 SIGMA = 0.12  # of the smoothing, in shares of a knob's range
 SAMPLED = 48  # places at which gradients are compared with the grid's
@@ -66,16 +66,12 @@ def pairs(traces: dict[str, Trace]) -> list[Pair]:
         precision=("int4",),
         params=(("eviction.w_recency", "0.5"),),
     )
-    guarded = Choice(prefetch="hottest", guard=True, capacity="3%", precision=("int4",))
     weights = ("eviction.w_frequency", "eviction.w_nearness")
-    found = [
+    return [
         Pair(name, hardware, linear, weights)
         for name in traces
         for hardware in ("rtx-3060", "h100-pcie")
     ]
-    gates = ("prefetch.overfetch", "guard.margin")
-    first = next(iter(traces))
-    return found + [Pair(first, hw, guarded, gates) for hw in ("laptop-pcie4-x8", "h100-pcie")]
 
 
 def tune_pair(trace: Trace, pair: Pair) -> Rows:
@@ -160,7 +156,7 @@ def smoothed(table: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def run_experiment(
-    traces: tuple[Path, ...] = RECORDED, passes: int = 192, results: Path = RESULTS
+    traces: tuple[Path, ...] = RECORDED, passes: int = 128, results: Path = RESULTS
 ) -> None:
     """Tune every pair, lay the grid beside it, and draw.
 

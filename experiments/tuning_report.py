@@ -11,10 +11,8 @@ from specmd_jax.report.plots import BLACK, VERMILION, house_style, panels, save_
 SHORT = {
     "eviction.w_frequency": "weight of frequency",
     "eviction.w_nearness": "weight of nearness",
-    "prefetch.overfetch": "overfetch",
-    "guard.margin": "guard's margin",
 }
-COLUMNS = 4
+COLUMNS = 3
 
 
 def write_all(rows: Rows, results: Path) -> None:
@@ -39,6 +37,7 @@ def draw_landscapes(rows: Rows, path: Path) -> None:
         _landscape(axis, where(rows, pair=result["pair"]), result)
     for axis in flat[len(results) :]:
         axis.set_axis_off()
+    _name(flat[0])
     save_picture(figure, path)
 
 
@@ -51,26 +50,35 @@ def _landscape(axis: Axes, rows: Rows, result: dict) -> None:
     above = 100 * (value / value.min() - 1)  # percent
     levels = np.quantile(above, np.linspace(0, 1, 13))
     levels = np.unique(np.round(levels, 6))
-    axis.contourf(x, y, above, levels=levels, cmap="Blues_r")
+    axis.contourf(x, y, above, levels=levels, cmap="Blues")
     best = np.unravel_index(np.argmin(value), value.shape)
     kinds = sorted({row["kind"] for row in rows if row["kind"].startswith("path")})
     for kind in kinds:
         way = where(rows, kind=kind)
         places = [(row["x"], row["y"]) for row in way]
-        axis.plot(*zip(*places, strict=True), color=BLACK, linewidth=0.8, alpha=0.55)
-        axis.plot(*places[0], "o", color=BLACK, markersize=2.2)
+        axis.plot(*zip(*places, strict=True), color=BLACK, linewidth=0.9)
+        axis.plot(*places[0], "o", color=BLACK, markersize=2.6)
     axis.plot(x[best], y[best], "o", color="white", markersize=7, markeredgecolor=BLACK)
     axis.plot(result["x"], result["y"], "*", color=VERMILION, markersize=9)
-    if result["x_knob"] == "prefetch.overfetch":
-        axis.set_xscale("log")
     gap = 100 * (result["held_tuned"] / result["held_grid"] - 1)
-    axis.set_title(
-        f"{result['trace']}\n{result['hardware']}: {gap:+.1f} % held out, "
-        f"worst {above.max():.0f} %",
-        size=8,
-    )
+    axis.set_title(f"{result['trace']}\n{result['hardware']}, gap {gap:+.1f} %", size=8)
+    axis.annotate(f"worst: +{above.max():.0f} %", (0.04, 0.05), xycoords="axes fraction",
+                  color="white", size=7)  # fmt: skip
     axis.set_xlabel(SHORT[result["x_knob"]])
     axis.set_ylabel(SHORT[result["y_knob"]])
+
+
+def _name(axis: Axes) -> None:
+    """Says in the first panel what the marks are."""
+    marks = (("start", BLACK), ("tuned", VERMILION), ("grid's best", "white"))
+    for number, (name, colour) in enumerate(marks):
+        place = (0.05, 0.94 - 0.075 * number)
+        (shown,) = axis.plot(*place, "o", color=colour, transform=axis.transAxes)
+        shown.set_marker("*" if name == "tuned" else "o")
+        shown.set_markersize({"start": 2.6, "tuned": 9, "grid's best": 7}[name])
+        shown.set_markeredgecolor(VERMILION if name == "tuned" else BLACK)
+        axis.annotate(name, (place[0] + 0.05, place[1]), xycoords="axes fraction", size=7,
+                      va="center")  # fmt: skip
 
 
 def page(rows: Rows) -> list[str]:
@@ -107,7 +115,7 @@ def page(rows: Rows) -> list[str]:
         "A gap below zero means that the setting found does better on the held-out requests than "
         "the one that is best on the others. Signs right, where they are clear: of the "
         "surrogate, then of evolution strategies. Picture: `tuning.png`; white the grid's best, "
-        "red what tuning chose, the title's first figure the gap and the second what the worst setting costs.",
+        "red what tuning chose, black the ways of the search; the darker the slower.",
     ]
 
 

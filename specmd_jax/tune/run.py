@@ -9,13 +9,14 @@ from jaxtyping import Float
 from specmd_jax.metrics import OPEN_LOOP, SIMULATED
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.study import Setup
-from specmd_jax.traces import Trace
+from specmd_jax.traces import Trace, slice_passes
 from specmd_jax.tune.check import check_grid
 from specmd_jax.tune.knobs import Knob, places_of, values_at
 from specmd_jax.tune.objective import Goal, Objective, split_requests
 from specmd_jax.tune.search import Effort, Found, search
 from specmd_jax.tune.surrogate import Surrogate, has_surrogate
 
+MOST_PASSES = 1024
 TRAIN, HELD_OUT = "train", "held_out"
 
 
@@ -34,7 +35,7 @@ def tune(
     Raises:
       InputError: the trace cannot be split, or has no pass of the kind that is timed.
     """
-    train, held_out = split_requests(trace)
+    train, held_out = (_shortened(part) for part in split_requests(trace))
     on_train, on_held = (Objective(part, setup, knobs, goal, spec) for part in (train, held_out))
     anchors = anchors_of(setup, knobs)
     default = anchors[0]
@@ -72,7 +73,13 @@ def tune(
     if grid is not None:
         record["grid_best"] = {TRAIN: grid.value, HELD_OUT: float(judged[2])}
         record["grid_evaluations"] = grid.evaluations
-    return record | {"warnings": _warnings(record, found)}
+    left_out = trace.num_passes - train.num_passes - held_out.num_passes
+    return record | {"warnings": _warnings(record, found, left_out)}
+
+
+def _shortened(trace: Trace) -> Trace:
+    """Returns the first passes, as many as are worth replaying a hundred times."""
+    return slice_passes(trace, 0, MOST_PASSES) if trace.num_passes > MOST_PASSES else trace
 
 
 def anchors_of(setup: Setup, knobs: tuple[Knob, ...]) -> Float[np.ndarray, "A D"]:
@@ -85,8 +92,12 @@ def anchors_of(setup: Setup, knobs: tuple[Knob, ...]) -> Float[np.ndarray, "A D"
     return np.stack([default, shut]) if (shut != default).any() else default[None]
 
 
-def _warnings(record: dict[str, Any], found: Found) -> list[str]:
+def _warnings(record: dict[str, Any], found: Found, left_out: int) -> list[str]:
     notes = []
+    if left_out > 0:
+        notes.append(
+            f"{left_out:,} passes are left out: {MOST_PASSES:,} at most are tuned or judged on"
+        )
     if record["open_loop"]:
         notes.append(
             f"{OPEN_LOOP}: quality is priced by the share of the demand that is served otherwise "

@@ -24,7 +24,7 @@ from specmd_jax.eviction import EVICTIONS
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.policy import NEXT_USE
 from specmd_jax.simulate import Replay, begin, begin_pass, serve_event
-from specmd_jax.sizing import copies_of, find_model, parse_capacity
+from specmd_jax.sizing import copies_of, find_model, free_device_bytes, parse_capacity
 from specmd_jax.strategy import Strategy, StrategyParams
 from specmd_jax.study import Setup
 from specmd_jax.traces import Trace
@@ -53,7 +53,10 @@ class Surrogate:
         spec = spec or find_model(trace.provenance.model, trace.shape)
         copies = copies_of(trace.shape, setup.precisions, spec, trace.expert_bytes)
         strategy = setup.strategy
-        capacity = parse_capacity(setup.capacity, copies, trace.shape, strategy.scope)
+        free = None
+        if setup.capacity == "auto" and setup.hardware is not None and spec is not None:
+            free = free_device_bytes(setup.hardware, spec, setup.context)
+        capacity = parse_capacity(setup.capacity, copies, trace.shape, strategy.scope, free)
         events = dense_events(trace, strategy.reads | {NEXT_USE}, strategy.lookahead)
         self._static = (strategy.structure, trace.shape, tuple(k.name for k in knobs))
         self._fixed = (
