@@ -44,7 +44,7 @@ class Tune:
     """Which parameters to turn."""
     evaluations: Annotated[int, option("N", "128")] = 128
     """Simulations to spend."""
-    quality_price: Annotated[float, option("X", "1")] = 1.0
+    quality_price: Annotated[float, option("X", "10")] = 10.0
     """What serving 1 percent of the demand otherwise than routed costs, in percent of the time."""
     bytes_price: Annotated[float, option("X", "0")] = 0.0
     """What loading 1 percent of the demand costs, in percent of the time."""

@@ -2,8 +2,8 @@
 
   objective = seconds (1 + quality_price q + bytes_price b)
 
-with q the share of the demand that was not served as the router chose it (dropped, substituted,
-rerouted, or loaded below the best precision), and b the bytes moved over those that the demand
+with q the share of the demand that was not served as the router chose it (dropped, substituted or
+rerouted; a tenth of what was loaded below the best precision), and b the bytes moved over those that the demand
 would take without a cache. Replay cannot see quality: q is its stand-in, and OPEN-LOOP.
 """
 
@@ -22,6 +22,7 @@ from specmd_jax.traces import Trace, slice_passes, slice_requests
 from specmd_jax.tune.knobs import Knob, values_at, with_values
 
 GOALS = ("tpot", "ttft", "stall")
+COARSE = 0.1  # of a dropped expert, what one below the best precision counts
 BATCH = 32  # settings replayed together: always as many, so that there is one compile
 
 
@@ -29,7 +30,7 @@ class Goal(NamedTuple):
     """What counts."""
 
     what: str = "tpot"  # "stall": seconds that a pass waits for the link
-    quality_price: float = 1.0
+    quality_price: float = 10.0  # at 1 a cache that drops everything would be a bargain
     bytes_price: float = 0.0
 
 
@@ -90,7 +91,7 @@ class Objective:
                 "choose another --objective, or form them with --prefill-tokens"
             )
         altered = summary["dropped"] + summary["substituted"] + summary["swapped"]
-        altered += int(answer.tally.counts.loads[..., 1:].sum())
+        altered += COARSE * int(answer.tally.counts.loads[..., 1:].sum())
         lost = altered / max(summary["accesses"], 1)
         moved = summary["loads"] / max(summary["accesses"], 1)
         return seconds * (1 + self.goal.quality_price * lost + self.goal.bytes_price * moved)
