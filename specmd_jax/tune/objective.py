@@ -3,8 +3,8 @@
   objective = seconds (1 + quality_price q + bytes_price b)
 
 with q the share of the demand that was not served as the router chose it (dropped, substituted or
-rerouted; a tenth of what was loaded below the best precision), and b the bytes moved over those that the demand
-would take without a cache. Replay cannot see quality: q is its stand-in, and OPEN-LOOP.
+rerouted; a tenth of what was loaded below the best precision), and b the bytes moved over those
+that the demand would take without a cache. Replay cannot see quality: q is its stand-in, and OPEN-LOOP.
 """
 
 from collections.abc import Callable
