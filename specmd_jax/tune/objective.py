@@ -4,7 +4,8 @@
 
 with q the share of the demand that was not served as the router chose it (dropped, substituted or
 rerouted; a tenth of what was loaded below the best precision), and b the bytes moved over those
-that the demand would take without a cache. Replay cannot see quality: q is its stand-in, and OPEN-LOOP.
+that the demand would take without a cache. Replay cannot see quality: q is its stand-in, and
+OPEN-LOOP.
 """
 
 from collections.abc import Callable
