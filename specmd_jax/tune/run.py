@@ -101,8 +101,8 @@ def _warnings(record: dict[str, Any], found: Found, left_out: int) -> list[str]:
     if record["open_loop"]:
         notes.append(
             f"{OPEN_LOOP}: the objectives are raised by {record['quality_price']:g} times the "
-            "share of the demand that is served otherwise than routed, which stands in for quality; only "
-            "a run of the model knows that"
+            "share of the demand that is served otherwise than routed, which stands in for "
+            "quality; only a run of the model knows that"
         )
     if found.agreement is not None and found.gradient != "surrogate":
         notes.append(
