@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from recordings import RECORDED, RESULTS, Rows, finish, load, read_rows, where
 
 from specmd_jax.choice import Choice, make_setup
@@ -33,7 +34,6 @@ from specmd_jax.report.plots import (
     house_style,
     panels,
     save_picture,
-    spread,
 )
 from specmd_jax.sizing import find_model
 from specmd_jax.study import run
@@ -49,6 +49,7 @@ STRATEGIES: dict[str, Choice] = {
     "linear, tuned": Choice(eviction="linear"),
     "Belady": Choice(eviction="belady"),
 }
+TICKS = (5, 7, 10, 15, 20, 30, 40, 50, 70, 100)  # milliseconds
 COLOURS = {
     "LRU, one pool": BLUE,
     "LRU per layer": SKY,
@@ -57,6 +58,7 @@ COLOURS = {
     "Belady": BLACK,
     FORECAST: GREY,
 }
+NAMED = ("Least-Stale", "LRU, one pool", "LRU per layer", "linear, tuned", FORECAST, "Belady")
 
 
 def measure(trace: Trace, model: str, strategy: str, tuned: dict[str, float]) -> Rows:
@@ -139,33 +141,31 @@ def draw_budgets(rows: Rows, path: Path) -> None:
         axis.set_title(model)
         axis.set_xlabel("device memory, GB")
     axes[0][0].set_ylabel("TPOT, ms")
+    _name(axes[0][0])
     save_picture(figure, path)
 
 
 def _curves(axis: Axes, rows: Rows) -> None:
-    starts = {}
     for strategy, colour in COLOURS.items():
         mine = where(rows, strategy=strategy)
         x = np.asarray([row["vram_bytes"] for row in mine]) / 1e9
         y = np.asarray([row["tpot_s"] for row in mine]) * 1e3
         axis.plot(x, y, color=colour, linestyle=":" if strategy == FORECAST else "-")
-        starts[strategy] = (float(x[0]), float(np.log(y[0])))
     axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    axis.yaxis.set_major_locator(FixedLocator([tick for tick in TICKS if low <= tick <= high]))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+    axis.yaxis.set_minor_locator(NullLocator())
     axis.grid(axis="y")
-    low, high = np.log(axis.get_ylim())
-    left, right = axis.get_xlim()
-    axis.set_xlim(left - 0.42 * (right - left), right)
-    places = spread([height for _, height in starts.values()], 0.065 * (high - low))
-    for (strategy, (x, _)), place in zip(starts.items(), places, strict=True):
+
+
+def _name(axis: Axes) -> None:
+    """Says in the corner that no line crosses which colour is which strategy, slowest first."""
+    for number, strategy in enumerate(NAMED):
         name = "forecast, ESTIMATED" if strategy == FORECAST else strategy
-        axis.annotate(
-            name,
-            (x - 0.02 * (right - left), float(np.exp(place))),
-            color=COLOURS[strategy],
-            size=7,
-            ha="right",
-            va="center",
-        )
+        place = (0.99, 0.94 - 0.075 * number)
+        axis.annotate(name, place, xycoords="axes fraction", color=COLOURS[strategy], size=7.5,
+                      ha="right")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -71,3 +71,14 @@ def test_links_are_chosen_by_rho(script):
     spec = import_module("specmd_jax.model_zoo").get_model("olmoe-1b-7b-0924")
     slow, fast = (module.link_of(rho, spec) for rho in (4.0, 1.0))
     assert fast.h2d_bytes_per_s == pytest.approx(4 * slow.h2d_bytes_per_s)
+
+
+def test_budgets_are_drawn_for_each_strategy(script, tmp_path: Path):
+    module = script("tpot_vram")
+    rows = [
+        {"model": "m", "strategy": strategy, "vram_bytes": gigabytes * 10**9, "tpot_s": 0.1 / place}
+        for place, strategy in enumerate(module.COLOURS, start=1)
+        for gigabytes in (2, 4, 8)
+    ]
+    module.draw_budgets(rows, tmp_path / "tpot_vram.png")
+    assert (tmp_path / "tpot_vram.png").stat().st_size > 10_000
