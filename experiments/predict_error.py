@@ -214,13 +214,13 @@ def _measured_row(one: dict[str, Any], spec: ModelSpec, machine: HardwareProfile
 
 
 def band_of(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the band that holds 95 % of the rows, and the errors of the estimate."""
+    """Returns the band that holds the estimate and 95 % of the rows, and the estimate's errors."""
     chosen = list(rows)
     ratio = np.asarray([row["found_s"] / row["estimated_s"] for row in chosen])
     error = np.abs(1 / ratio - 1)
     return {
-        "low": float(np.quantile(ratio, 0.025, method="lower")),
-        "high": float(np.quantile(ratio, 0.975, method="higher")),
+        "low": min(1.0, float(np.quantile(ratio, 0.025, method="lower"))),
+        "high": max(1.0, float(np.quantile(ratio, 0.975, method="higher"))),
         "median_error": float(np.median(error)),
         "p95_error": float(np.quantile(error, 0.95)),
         "runs": len(ratio),

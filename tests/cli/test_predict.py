@@ -63,6 +63,9 @@ def test_the_band_holds_the_estimate_and_names_its_table(specmd: Specmd):
         low, high = found["tpot_band_s"]
         assert low == pytest.approx(band.low * found["tpot_s"]) and low < high
         assert found["tpot_error"]["runs"] == band.runs
+        for name in ("ttft", "tpot"):
+            low, high = found[f"{name}_band_s"]
+            assert low <= found[f"{name}_s"] <= high
 
 
 def test_a_trace_gives_the_hit_rate(specmd: Specmd, folder: Path):
