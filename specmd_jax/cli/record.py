@@ -1,6 +1,5 @@
 """`specmd record`: run a model on prompts and keep which experts it chose."""
 
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from specmd_jax.cli.flags import Json, option
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, progress, say, stdout
+from specmd_jax.cli.writable import check_writable
 from specmd_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,13 +88,7 @@ class Record:
             )
 
     def _check_output(self) -> None:
-        """A slip in the name should be told before the model has run for an hour."""
-        if self.output.is_dir():
-            raise InputError(f"{self.output} is a folder: give a file in it, for example trace.st")
-        if not os.access(self.output.parent, os.W_OK | os.X_OK):
-            raise InputError(
-                f"{self.output} cannot be written: give a file in a folder that exists"
-            )
+        check_writable(self.output, "trace.st")
         if self.output.exists() and self.prompts.exists() and self.output.samefile(self.prompts):
             raise InputError(f"{self.output} is the file of prompts: give another to write")
 

@@ -16,8 +16,10 @@ def _verb(module: str, flags: str, summary: str) -> Verb:
 
 
 VERBS: dict[str, Verb] = {
-    "demo": _verb("demo", "Demo", "the paper's strategies side by side, on a synthetic trace"),
+    "demo": _verb("demo", "Demo", "the paper's strategies side by side, really offloaded"),
     "import": _verb("import_", "Import", "turn any producer's routing trace into specmd.trace/1"),
+    "generate": _verb("generate", "Generate", "text from a model whose experts stay on the host"),
+    "replay": _verb("replay", "Replay", "time a recorded routing here, with random weights"),
     "record": _verb("record", "Record", "run a model, write the experts it chose into a trace"),
     "inspect": _verb("inspect_", "Inspect", "is it the policy or the working set?"),
     "simulate": _verb("simulate", "Simulate", "replay a trace through one cache"),
@@ -27,7 +29,7 @@ VERBS: dict[str, Verb] = {
     "predict": _verb("predict", "Predict", "how fast a model will be, from its config.json alone"),
     "quality": _verb("quality", "Quality", "what a cache costs in quality, inside the model"),
     "list": _verb("list_", "List", "strategies, policies, models, hardware, formats"),
-    "bench": _verb("bench", "Bench", "how fast and how exact the simulator is on this machine"),
+    "bench": _verb("bench", "Bench", "how fast the simulator and the runtime are on this machine"),
 }
 
 _HELP = """\

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from specmd_jax.models.config import Activation
 from specmd_jax.models.experts import ExpertWeights, apply_expert
 
-BLOCK = 64  # rows of one expert that are computed together
+LEAST_BLOCK, BLOCK = 8, 64  # rows of one expert that are computed together
 
 
 def in_blocks(
@@ -74,7 +74,7 @@ def plan_blocks(ids: Int[Array, "T K"], num_experts: int) -> BlockPlan:
     pairs = tokens * top_k
     if pairs <= num_experts:
         return _plan_pairs(ids)
-    block = min(BLOCK, tokens)
+    block = min(max(pairs // num_experts, LEAST_BLOCK), BLOCK, tokens)  # few rows, little padding
     blocks = min(num_experts, pairs) + pairs // block  # enough, however the rows fall
     expert = jnp.where(ids < 0, num_experts, ids).reshape(-1)  # no expert sorts last
     order = jnp.argsort(expert, stable=True)

@@ -80,7 +80,11 @@ class LayerPrograms:
 
     def __init__(self, decoder: Decoder):
         self.config: DecoderConfig = decoder.config
-        self._layers = [take_apart(layer) for layer in decoder.layers]
+        alike: dict[Structure, Structure] = {}  # one object for all: it is compared at every call
+        self._layers = [
+            (alike.setdefault(structure, structure), weights)
+            for structure, weights in map(take_apart, decoder.layers)
+        ]
         self._ends = take_apart(_without_layers(decoder))
 
     def embed(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S H"]:

@@ -22,13 +22,13 @@ def show_summary(summary: Mapping[str, Any], console: Console) -> None:
     for line in _facts(summary):
         console.print(Padding(Text(line, style="dim"), (0, 2), expand=False))
     console.print()
-    blocks = [_block("Demand", _demand(summary)), _block("Traffic", _traffic(summary))]
+    blocks = [block("Demand", _demand(summary)), block("Traffic", _traffic(summary))]
     if summary["prefetch"] != "none":
-        blocks.append(_block("Prefetch", _prefetch(summary)))
+        blocks.append(block("Prefetch", _prefetch(summary)))
     if summary["hardware"] is not None:
-        blocks.append(_block("Time", _times(summary)))
+        blocks.append(block("Time", _times(summary)))
     if "belady_misses" in summary:
-        blocks.append(_block("Beside the optimum", _optimum(summary)))
+        blocks.append(block("Beside the optimum", _optimum(summary)))
     for start in range(0, len(blocks), ABREAST):
         line = Table.grid(padding=(0, 4))
         line.add_row(*blocks[start : start + ABREAST])
@@ -85,7 +85,8 @@ def _machine(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _block(title: str, lines: Lines) -> Table:
+def block(title: str, lines: Lines) -> Table:
+    """Returns figures under a heading."""
     table = Table(box=None, show_header=True, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column(Text(title, style="bold cyan"), no_wrap=True)
     table.add_column(justify="right", no_wrap=True)

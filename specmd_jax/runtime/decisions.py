@@ -16,7 +16,8 @@ from jaxtyping import Array, Bool, Int, Int8, Integer
 
 from specmd_jax.cache import Served, Setting
 from specmd_jax.counting import Counts
-from specmd_jax.simulate import Replay, Service, begin, begin_pass, serve_event
+from specmd_jax.runtime.wire import Wire
+from specmd_jax.simulate import Replay, begin, begin_pass, serve_event
 from specmd_jax.strategy import Strategy, StrategyParams
 from specmd_jax.timeline import NOTHING, Costs, Link, PassCosts
 from specmd_jax.types import Event, Flight, ModelShape
@@ -32,8 +33,13 @@ class Decision(NamedTuple):
 
     event: Event  # as the routing policy left it
     served: Served
-    resident: Int8[np.ndarray, "L N"]  # tier of what is on the device, or has a slot reserved
-    queued: int  # prefetches that are wanted
+    resident: Int8[Array | np.ndarray, "L N"]  # tier of all that is there or has a slot reserved
+    arrivals: tuple["Wanted", ...]  # by prefetch target, nearest first
+
+    @property
+    def queued(self) -> int:
+        """Prefetches that are wanted."""
+        return sum(int(one.queued.sum()) for one in self.arrivals)
 
     @property
     def smooth(self) -> bool:
@@ -41,10 +47,34 @@ class Decision(NamedTuple):
         return not self.queued and not (self.event.used & ~self.served.hit).any()
 
     @property
+    def all_held(self) -> bool:
+        """Whether all that is computed is in slots, in one precision."""
+        served = self.served
+        elsewhere = served.loaded | served.late | served.plan.on_host
+        tiers = served.tier[served.used]
+        return not elsewhere.any() and bool((tiers == tiers[:1]).all())
+
+    @property
     def held(self) -> Bool[np.ndarray, " N"]:
         """The experts to compute from where they are: hits, and those that stand in."""
         served = self.served
         return np.asarray(served.used & ~served.loaded & ~served.late)
+
+
+class Wanted(NamedTuple):
+    """What a prefetcher named for one layer; over its experts."""
+
+    queued: Bool[Array | np.ndarray, " N"]
+    started: Bool[Array | np.ndarray, " N"]
+
+
+class _Question(NamedTuple):
+    """What a step is told."""
+
+    event: Event  # or those of a pass, stacked
+    flight: Flight
+    starts: Int[Array | np.ndarray, ""]  # prefetches begun since the gate
+    begins: Bool[Array | np.ndarray, ""]  # whether a pass begins with it
 
 
 class Decisions:
@@ -79,10 +109,10 @@ class Decisions:
         params, _, units = self._traced
         state = begin(strategy, params, shape, units)
         self._before: Replay = jax.device_put(state, self._host)
-        self._after, self._service = self._before, None
-        self._event: Event | None = None
-        self._flight: Place | None = None
-        self._started = 0
+        self._after = self._before
+        self._decision: Decision | None = None
+        self._asked: _Question | None = None
+        self._begins = False
 
     @property
     def next_step(self) -> int:
@@ -90,8 +120,8 @@ class Decisions:
         return int(self._after.next_step)
 
     def begin_pass(self) -> None:
-        """Begins a pass: what was evicted in the last one is forgotten."""
-        self._after = _begin_pass(self._after)
+        """Begins a pass with the event to come: what was evicted in the last one is forgotten."""
+        self._begins = True
 
     def serve(self, event: Event, flight: Place | None) -> Decision:
         """Serves the demand of a gate; no prefetch has been started yet.
@@ -100,14 +130,9 @@ class Decisions:
           event: what it asks for.
           flight: the copy on the link.
         """
-        self._before, self._event, self._flight = self._after, event, flight
-        self._started = 0
-        self._serve()
-        service = self._service
-        assert service is not None
-        event, served = jax.tree.map(np.asarray, (service.event, service.served))
-        queued = sum(int(np.asarray(one.queued).sum()) for one in service.arrivals)
-        return Decision(event, served, self.resident, queued)
+        self._before, self._asked = self._after, self._question(event, flight)
+        self._after, self._decision = self._serve(self._asked)
+        return self._decision
 
     def serve_smooth(self, events: Event) -> int:
         """Serves the layers of a pass, up to the first one that misses or wants something.
@@ -118,8 +143,7 @@ class Decisions:
         Returns:
           How many were served.
         """
-        self._after, smooth = _serve_smooth(*self._static, *self._traced, self._after, events)
-        return int(smooth)
+        return int(self._serve_pass(events))
 
     def serve_hits(self, events: Event) -> None:
         """Serves the layers of a pass while everything is resident; nothing waits for it.
@@ -127,24 +151,23 @@ class Decisions:
         Args:
           events: of all layers, stacked.
         """
-        self._after, _ = _serve_smooth(*self._static, *self._traced, self._after, events)
+        self._serve_pass(events)
 
     def start_next(self) -> Place | None:
         """Lets the first of the queue in, and its victims out; None if no other may come in.
 
         An event is served anew with one start more, which is how the step knows of them.
         """
-        earlier = self._started_masks()
-        before = self._after, self._service
-        self._started += 1
-        self._serve()
-        for ahead, (old, new) in enumerate(zip(earlier, self._started_masks(), strict=True), 1):
-            for expert in np.flatnonzero(new & ~old):
-                assert self._event is not None
-                layer = (int(self._event.layer) + ahead) % self._static[1].num_layers
+        asked, decision = self._asked, self._decision
+        assert asked is not None and decision is not None
+        more = asked._replace(starts=asked.starts + np.int32(1))
+        after, found = self._serve(more)
+        pairs = zip(decision.arrivals, found.arrivals, strict=True)
+        for ahead, (old, new) in enumerate(pairs, 1):
+            for expert in np.flatnonzero(new.started & ~old.started):
+                self._asked, self._after, self._decision = more, after, found
+                layer = (int(asked.event.layer) + ahead) % self._static[1].num_layers
                 return layer, int(expert)
-        self._started -= 1
-        self._after, self._service = before
         return None
 
     @property
@@ -162,71 +185,110 @@ class Decisions:
         """Whether a policy's score was not a number."""
         return bool(self._after.cache.broken)
 
-    def _serve(self) -> None:
-        flight: list[Any] = [np.int32(part) for part in self._flight or (NOTHING, 0)]
-        self._after, self._service = _serve(
-            *self._static,
-            *self._traced,
-            self._before,
-            self._event,
-            Flight(*flight),
-            np.int32(self._started),
-        )
+    def _question(self, event: Event, flight: Place | None = None) -> _Question:
+        where: list[Any] = [np.int32(part) for part in flight or (NOTHING, 0)]
+        asked = _Question(event, Flight(*where), np.asarray(0, np.int32), np.asarray(self._begins))
+        self._begins = False
+        return asked
 
-    def _started_masks(self) -> list[Bool[np.ndarray, " N"]]:
-        assert self._service is not None
-        return [np.asarray(one.started) for one in self._service.arrivals]
+    def _serve(self, asked: _Question) -> tuple[Replay, Decision]:
+        wire = Wire.of(asked)
+        fixed = *self._traced, self._before
+        answers = _answers(*self._static, wire, *fixed)
+        after, row = _serve(*self._static, wire, answers, *fixed, wire.pack(asked))
+        return after, answers.unpack(np.asarray(row))
+
+    def _serve_pass(self, events: Event) -> Int[Array, ""]:
+        asked = self._question(events)
+        wire = Wire.of(asked)
+        row = wire.pack(asked)
+        self._after, smooth = _serve_pass(*self._static, wire, *self._traced, self._after, row)
+        return smooth
 
 
-_begin_pass = jax.jit(begin_pass)
+_ANSWERS: dict[Any, Wire] = {}
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+def _answers(strategy: Strategy, shape: ModelShape, wire: Wire, *fixed: Any) -> Wire:
+    """Returns how the answers to such questions are wired."""
+    key = strategy, shape, wire
+    if key not in _ANSWERS:
+        row = jax.ShapeDtypeStruct((sum(int(np.prod(one)) for one in wire.shapes),), jnp.int32)
+
+        def answer(params: Any, capacity: Any, units: Any, state: Any, row: Any) -> Decision:
+            return _step(strategy, shape, params, capacity, units, state, wire.unpack(row))[1]
+
+        _ANSWERS[key] = Wire.of(jax.eval_shape(answer, *fixed, row))
+    return _ANSWERS[key]
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _serve(
     strategy: Strategy,
     shape: ModelShape,
+    wire: Wire,
+    answers: Wire,
     params: StrategyParams,
     capacity: Int[Array, " W"],
     units: Int[Array, "L Q"],
     state: Replay,
-    event: Event,
-    flight: Flight,
-    starts: Int[Array, ""],
-) -> tuple[Replay, Service]:
-    """Serves an event in whose window `starts` prefetches are started, and counts it."""
-    setting = Setting(strategy, shape, params, capacity, units)
-    event = jax.tree.map(jnp.asarray, event)
-    busy = jnp.where(flight.layer == NOTHING, 0, REMAINING_TICKS)
-    state = state._replace(link=Link(flight, busy))
-    costs, pass_costs = _window(units, starts)
-    state, service = serve_event(setting, costs, pass_costs, state, event)
-    return state._replace(counts=_add(state.counts, service.counts, event.layer)), service
+    row: Int[Array, " M"],
+) -> tuple[Replay, Int[Array, " A"]]:
+    asked = wire.unpack(row)
+    state, decision = _step(strategy, shape, params, capacity, units, state, asked)
+    return state, answers.join(decision)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _serve_smooth(
+def _step(
     strategy: Strategy,
     shape: ModelShape,
     params: StrategyParams,
     capacity: Int[Array, " W"],
     units: Int[Array, "L Q"],
     state: Replay,
-    events: Event,
+    asked: _Question,
+) -> tuple[Replay, Decision]:
+    """Serves an event in whose window `starts` prefetches are started, and counts it."""
+    event, flight, starts, begins = asked
+    state = jax.tree.map(partial(jnp.where, begins), begin_pass(state), state)
+    setting = Setting(strategy, shape, params, capacity, units)
+    busy = jnp.where(flight.layer == NOTHING, 0, REMAINING_TICKS)
+    state = state._replace(link=Link(flight, busy))
+    costs, pass_costs = _window(units, jnp.asarray(starts))
+    state, service = serve_event(setting, costs, pass_costs, state, event)
+    state = state._replace(counts=_add(state.counts, service.counts, event.layer))
+    arrivals = tuple(Wanted(one.queued, one.started) for one in service.arrivals)
+    return state, Decision(service.event, service.served, state.cache.tier, arrivals)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _serve_pass(
+    strategy: Strategy,
+    shape: ModelShape,
+    wire: Wire,
+    params: StrategyParams,
+    capacity: Int[Array, " W"],
+    units: Int[Array, "L Q"],
+    state: Replay,
+    row: Int[Array, " M"],
 ) -> tuple[Replay, Int[Array, ""]]:
     """Serves events as long as they are hits alone, and says how many there were."""
-    idle, still = Flight(jnp.int32(NOTHING), jnp.int32(0)), jnp.int32(0)
+    asked: _Question = wire.unpack(row)
+    state = jax.tree.map(partial(jnp.where, asked.begins), begin_pass(state), state)
+    no = jnp.bool_(False)
 
     def one(
         carried: tuple[Replay, Bool[Array, ""]], event: Event
     ) -> tuple[tuple[Replay, Bool[Array, ""]], Bool[Array, ""]]:
         state, going = carried
-        after, service = _serve(strategy, shape, params, capacity, units, state, event, idle, still)
-        wanted = [one.queued.any() for one in service.arrivals]
-        missing = service.event.used & ~service.served.hit
+        question = asked._replace(event=event, begins=no)
+        after, found = _step(strategy, shape, params, capacity, units, state, question)
+        wanted = [one.queued.any() for one in found.arrivals]
+        missing = found.event.used & ~found.served.hit
         going = going & ~jnp.stack([missing.any(), *wanted]).any()
         return (jax.tree.map(partial(jnp.where, going), after, state), going), going
 
-    (state, _), going = jax.lax.scan(one, (state, jnp.bool_(True)), events)
+    (state, _), going = jax.lax.scan(one, (state, jnp.bool_(True)), asked.event)
     return state, jnp.sum(going, dtype=jnp.int32)
 
 

@@ -137,6 +137,11 @@ class OffloadedModel:
             self._watchdog.close()
 
     @property
+    def late_s(self) -> float:
+        """Time waited for prefetches that were still on their way."""
+        return self._main.late_s
+
+    @property
     def answer(self) -> Answer:
         """All that was counted since the start, as a replay gives it.
 
@@ -190,9 +195,15 @@ class OffloadedModel:
             if gate is None:
                 walk.pass_by(stream)
             else:
+                gate = self._gate(len(walk.gates), gate)
                 self._serve(walk, stream, gate, self._ask(len(walk.gates), gate))
         self._staging.pace.end_pass()
         self._record(walk.asked)
+
+    def _gate(self, layer: int, gate: Gate) -> Gate:
+        """Returns what a gate is taken to have chosen: what it chose."""
+        del layer
+        return gate
 
     def _serve(self, walk: Walk, stream: Float[Array, "B S H"], gate: Gate, asked: Asked) -> None:
         out = self._experts(len(walk.gates), gate, asked)
@@ -292,6 +303,6 @@ def _seen(asked: Asked, wanted: Wanted) -> Seen:
     return Seen(ids.swapaxes(0, 1), weights.swapaxes(0, 1), logits, predicted)
 
 
-def drained() -> Staging:
+def drained(hopes: bool = True) -> Staging:
     """Returns a time in which every prefetch lands before the next gate."""
-    return Staging(watchdog=partial(Watchdog, drained=True))
+    return Staging(watchdog=partial(Watchdog, drained=True), hopes=hopes)

@@ -26,6 +26,7 @@ from specmd_jax.runtime.watchdog import Watching
 from specmd_jax.runtime.waves import (
     Blocks,
     combine_now,
+    compute_all_now,
     compute_arrived_now,
     compute_held_now,
     lay_out_now,
@@ -43,6 +44,7 @@ class MainLoop:
 
     Attributes:
       stall_s: time that the device had nothing to compute because of the link.
+      late_s: of this, for prefetches that were still on their way.
       rough: gates so far that missed something, or after which something was wanted.
     """
 
@@ -74,7 +76,7 @@ class MainLoop:
           lanes: loads in transit at a time.
           clock: for stalls.
         """
-        self.stall_s, self.rough = 0.0, 0
+        self.stall_s, self.late_s, self.rough = 0.0, 0.0, 0
         self._config, self._lossy = config, strategy.open_loop
         self._routing = strategy.routing.choose is not None
         self._decisions, self._slots, self._store = decisions, slots, store
@@ -97,7 +99,7 @@ class MainLoop:
         if event.layer == 0:
             self._decisions.begin_pass()  # no earlier: prefetches still belonged to the last one
         decision = self._decisions.serve(event, flight)
-        self._slots.hold(decision.resident)
+        self._slots.hold(np.asarray(decision.resident))
         self.rough += not decision.smooth
         return self._carry_out(gate, decision)
 
@@ -128,17 +130,37 @@ class MainLoop:
             gate = meet_fates(self._config, self._routing, gate, event, served)
         layer = int(event.layer)
         release = self._watchdog.release if decision.queued else None
+        if decision.all_held:
+            return self._compute_all(gate, decision, release)
         loads = _Loads(self._link, self._store, decision, self._lanes, release)
         blocks = lay_out_now(gate)
         hosted = self._host.begin(layer, blocks, np.asarray(served.plan.on_host))
         blocks = self._compute_held(blocks, decision, decision.held)
         if served.late.any():
+            before = self.stall_s
             self._stall(blocks, self._watchdog.wait_landed)
+            self.late_s += self.stall_s - before
             blocks = self._compute_held(blocks, decision, np.asarray(served.late))
         if loads:
             blocks = self._load(blocks, loads, decision)
         self._pace.layer_done(decision)
         return combine_now(self._host.merge(blocks, hosted), gate.weights)
+
+    def _compute_all(
+        self, gate: Gate, decision: Decision, release: Callable[[], None] | None
+    ) -> Float[Array, "T H"]:
+        """Computes a layer whose experts are all in slots, of one tier, in one program."""
+        if release is not None:
+            release()  # before the compute that prefetches hide behind
+        layer, held = int(decision.event.layer), decision.held
+        tier = int(decision.served.tier[held][0]) if held.any() else 0
+        pages, packing = self._slots.pages(layer, tier), self._store.packings[tier]
+        with self._slots.reading() as weights:
+            activation = self._config.activation
+            out = compute_all_now(packing, activation, gate, weights, pages, held)
+        self._pace.compute(decision, held)
+        self._pace.layer_done(decision)
+        return out
 
     def _compute_held(
         self, blocks: Blocks, decision: Decision, experts: Bool[np.ndarray, " N"]

@@ -140,6 +140,7 @@ def summarise_run(model: OffloadedModel, made: Generation) -> dict[str, Any]:
         "tpot_s": made.tpot_s,
         "inter_token_s": _percentiles(between),
         "stall_s": float(sum(model.stalls_s)),
+        "stall_late_s": model.late_s,
         "seconds": made.seconds,
         "tokens": tokens,
         "tokens_per_s": tokens / made.seconds if made.seconds else None,

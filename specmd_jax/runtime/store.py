@@ -119,6 +119,23 @@ class ExpertStore:
         self.shape = num_layers, len(self._rows[0][0])
         self.nbytes = int(np.prod(self.shape)) * sum(one.nbytes for one in packings)
 
+    @classmethod
+    def repeated(
+        cls, experts: ExpertWeights, num_layers: int, precisions: tuple[str, ...] = AS_STORED
+    ) -> "ExpertStore":
+        """Returns a store all of whose layers are the same memory: for timing, not for text.
+
+        Args:
+          experts: of every layer, [N, ...].
+          num_layers: L.
+          precisions: see `ExpertStore`.
+        """
+        store = cls(lambda layer: experts, 1, precisions)
+        store._rows = [tier * num_layers for tier in store._rows]
+        store.shape = num_layers, store.shape[1]
+        store.nbytes *= num_layers
+        return store
+
     def __getitem__(self, place: tuple[int, int, int]) -> Packed:
         """Returns the copy at (tier, layer, expert)."""
         tier, layer, expert = place

@@ -95,6 +95,8 @@ class Watchdog:
     def close(self) -> None:
         """See `Watching`."""
         with self._turn:
+            if self._drained:
+                self._turn.wait_for(lambda: not self._released and self._flight is None)
             self._closed, self._released = True, False
             self._turn.notify_all()
         if self._thread is not None:

@@ -96,8 +96,28 @@ def _compute(
     return blocks._replace(out=jax.lax.fori_loop(0, jnp.sum(due), fill, blocks.out))
 
 
+def compute_all(
+    packing: Packing,
+    activation: Activation,
+    gate: Gate,
+    weights: Shaped[Array, "U page"],
+    pages: Int[Array, "N pages"],
+    due: Bool[Array, " N"],
+) -> Float[Array, "T H"]:
+    """Returns what a layer's experts make of its tokens if all of them are in slots; traced.
+
+    The same as laying out, computing and combining one after the other, to the last bit.
+    """
+    blocks = cut(lay_out(gate))
+    blocks = cut(compute_held(packing, activation, blocks, weights, pages, due))
+    return cut(combine(blocks, gate.weights))
+
+
+cut = jax.lax.optimization_barrier  # where programs of their own would be cut
+
 lay_out_now = jax.jit(lay_out)
 combine_now = jax.jit(combine)
+compute_all_now = partial(jax.jit, static_argnums=(0, 1))(compute_all)
 compute_held_now = partial(jax.jit, static_argnums=(0, 1), donate_argnames="blocks")(compute_held)
 compute_arrived_now = partial(jax.jit, static_argnums=(0, 1), donate_argnames="blocks")(
     compute_arrived

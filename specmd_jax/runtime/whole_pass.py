@@ -17,7 +17,7 @@ from specmd_jax.models.kv_cache import Remembered, Span
 from specmd_jax.models.programs import Structure
 from specmd_jax.runtime.seen import foresee
 from specmd_jax.runtime.store import Packing
-from specmd_jax.runtime.waves import combine, compute_held, lay_out
+from specmd_jax.runtime.waves import compute_all, cut
 
 
 class Hoped(NamedTuple):
@@ -58,19 +58,17 @@ def run_whole(
     """
     decoder: Decoder = structure.module(weights)
     activation, everyone = decoder.config.activation, jnp.ones(pages.shape[1], bool)
-    stream, kept, streams, gates = _cut(decoder.embed(tokens)), [], [], []
+    stream, kept, streams, gates = cut(decoder.embed(tokens)), [], [], []
     for index, layer in enumerate(decoder.layers):
-        stream, remembered, gate = _cut(layer.attend(stream, span, pasts[index]))
+        stream, remembered, gate = cut(layer.attend(stream, span, pasts[index]))
         kept.append(remembered)
         if gate is None:
             continue
         here = jnp.maximum(pages[len(gates)], 0)[:, None]
-        blocks = _cut(lay_out(gate))
-        blocks = _cut(compute_held(packing, activation, blocks, slots, here, everyone))
-        out = _cut(combine(blocks, gate.weights))
+        out = compute_all(packing, activation, gate, slots, here, everyone)
         streams.append(stream)
         gates.append(gate)
-        stream = _cut(layer.finish(stream, gate.hidden, out))
+        stream = cut(layer.finish(stream, gate.hidden, out))
     after = KvCache(tuple(kept), span.after(tokens.shape[1]))
     asked = _asked(decoder, gates, lookahead, scores)
     return Hoped(decoder.unembed(stream), after, tuple(streams), tuple(gates), asked)
@@ -88,6 +86,3 @@ def _asked(
         jnp.stack([gate.logits for gate in gates]) if scores else None,
         foreseen,
     )
-
-
-_cut = jax.lax.optimization_barrier

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from specmd_jax.bench import peers, simulator
+from specmd_jax.bench import peers, runtime, simulator
 from specmd_jax.cli import bench
 
 from .conftest import Specmd
@@ -63,3 +63,16 @@ def test_one_core_means_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     core = bench._keep_to_one_core()
     assert pinned == [{core}] and core in os.sched_getaffinity(0)
     assert os.environ["NPROC"] == "1"
+
+
+def test_the_runtime_is_timed_beside_a_plain_jitted_model(
+    specmd: Specmd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "OFFLOADED", ("25%",))
+    monkeypatch.setattr(runtime.bench_runtime, "__defaults__", (1, 4, lambda text: None))
+    result = specmd("bench", "runtime", "--json")
+    assert result.code == 0 and result.json["label"] == "MEASURED"
+    ways = {(row["way"], row["capacity"]) for row in result.json["rows"]}
+    assert {("plain jit", "100%"), ("in slots", "100%"), ("lru", "25%")} <= ways
+    assert result.json["all_resident_ratio"] > 0
+    assert specmd("bench", "runtime", "--configs", "1").code == 2

@@ -8,7 +8,7 @@ from models.small import CONFIG, small_decoder
 
 from specmd_jax.metrics import count_summary
 from specmd_jax.models import Pass, generate
-from specmd_jax.runtime.engine import OffloadedModel
+from specmd_jax.runtime.engine import OffloadedModel, Staging
 from specmd_jax.runtime.recorder import Recorder
 from specmd_jax.runtime.seen import Wanted
 from specmd_jax.runtime.store import ExpertStore
@@ -30,9 +30,9 @@ def make_setup(capacity: str = "6", lookahead: int = 1, **decisions: Any) -> Set
     return Setup(strategy, strategy.params, "tested", capacity)
 
 
-def offloaded(setup: Setup, **options: Any) -> OffloadedModel:
-    """Returns the small model under a setup."""
-    return OffloadedModel(DECODER, STORE, setup, **options)
+def offloaded(setup: Setup, staging: Staging | None = None, **options: Any) -> OffloadedModel:
+    """Returns the small model under a setup; without hopes, whose programs are slow to compile."""
+    return OffloadedModel(DECODER, STORE, setup, staging=staging or Staging(hopes=False), **options)
 
 
 class Watched:

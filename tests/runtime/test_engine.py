@@ -13,7 +13,7 @@ from specmd_jax.errors import InputError
 from specmd_jax.metrics import count_summary
 from specmd_jax.models import ResidentModel
 from specmd_jax.policy import NEXT_USE
-from specmd_jax.runtime.engine import drained
+from specmd_jax.runtime.engine import Staging, drained
 from specmd_jax.runtime.seen import Wanted
 from specmd_jax.strategy import FAMILIES
 from specmd_jax.study import run as simulate
@@ -32,7 +32,7 @@ def whole() -> dict[int, tuple[list, list]]:
     """What the engine makes of one prompt and of four with every expert on the device."""
     made = {}
     for batch in (1, 4):
-        model = offloaded(make_setup(ALL))
+        model = offloaded(make_setup(ALL), staging=Staging())
         made[batch] = run(model, PROMPTS[:batch], NEW)
     return made
 
@@ -90,6 +90,22 @@ def test_a_prompt_may_have_any_length(length: int) -> None:
     assert everything[0] == run(ResidentModel(DECODER, EXPERTS), prompt, 2)[0]
 
 
+@pytest.mark.parametrize(
+    ("capacity", "decisions"),
+    [("20", {}), ("21", {"eviction": "least-stale", "prefetch": "next-gate"}), (ALL, {})],
+)
+def test_passes_dispatched_in_hope_change_nothing(
+    whole: dict[int, tuple[list, list]], capacity: str, decisions: dict[str, Any]
+) -> None:
+    setup, wanted = make_setup(capacity, **decisions), Wanted(scores=True, lookahead=1)
+    assert same(run(offloaded(setup, staging=drained()), PROMPTS[:1], NEW), whole[1])
+    hopeful, trace = record(setup, PROMPTS[:1], 4 * NEW, wanted, staging=drained())
+    exact, other = record(setup, PROMPTS[:1], 4 * NEW, wanted, staging=drained(hopes=False))
+    assert hopeful == exact
+    for name in ("experts", "weights", "step", "request", "phase"):
+        np.testing.assert_array_equal(getattr(trace, name), getattr(other, name))
+
+
 def test_it_starts_anew_when_it_is_reset(whole: dict[int, tuple[list, list]]) -> None:
     model = offloaded(make_setup("9"))
     first = run(model, PROMPTS[:1], NEW)
@@ -120,7 +136,7 @@ def test_a_replay_of_the_recorded_run_counts_the_same(
 ) -> None:
     setup = make_setup(capacity, **decisions)
     wanted = Wanted(scores=True, lookahead=2)
-    ran, trace = record(setup, PROMPTS[:batch], NEW, wanted, staging=drained())
+    ran, trace = record(setup, PROMPTS[:batch], NEW, wanted, staging=drained(hopes=False))
     (answer,) = simulate(trace, [setup])
     replayed = count_summary(answer)
     assert {name: ran[name] for name in COUNTS} == {name: replayed[name] for name in COUNTS}

@@ -122,7 +122,9 @@ def test_what_the_watchdog_meets_is_not_swallowed() -> None:
         loop.__class__ = Startled
         return Watchdog(loop)
 
-    model = offloaded(make_setup("9", prefetch="previous"), staging=Staging(watchdog=watchdog))
+    model = offloaded(
+        make_setup("9", prefetch="previous"), staging=Staging(watchdog=watchdog, hopes=False)
+    )
     with pytest.raises(WatchdogFailed, match="prefetching failed: boo"):
         in_time(lambda: tokens_of(model))
 

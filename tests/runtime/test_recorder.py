@@ -150,14 +150,15 @@ def test_a_prefill_in_chunks_is_as_many_passes(small: Small, full: Trace, chunk:
 
 
 def test_a_replay_asks_for_the_very_sets_that_the_model_used(small: Small, full: Trace) -> None:
-    plain, used = ResidentModel(*small), []
+    used = []
 
-    def watched(tokens, cache) -> Pass:
-        done = plain(tokens, cache)
-        used.append([set(np.asarray(gate.ids).ravel().tolist()) - {PAD} for gate in done.gates])
-        return done
+    class Watched(ResidentModel):
+        def __call__(self, tokens, cache) -> Pass:
+            done = super().__call__(tokens, cache)
+            used.append([set(np.asarray(gate.ids).ravel().tolist()) - {PAD} for gate in done.gates])
+            return done
 
-    generate(watched, CONFIG, PROMPTS, NEW)
+    generate(Watched(*small), CONFIG, PROMPTS, NEW)
     routed = np.asarray(dense_events(full).routed) > 0
     replayed = [[set(np.flatnonzero(row).tolist()) for row in layers] for layers in routed]
     assert replayed == used

@@ -1,0 +1,131 @@
+"""The page and the picture of `runtime_runs.py`."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from recordings import RESULTS, Rows, write_page
+
+from specmd_jax.report.plots import BLACK, GREY, VERMILION, house_style, panels, save_picture
+
+EXPERT_BYTES = 98304  # one expert of the bundled model, in float32
+
+
+def draw(results: Path = RESULTS) -> None:
+    """Write runtime_runs.md and runtime_runs.png from runtime_runs.jsonl.
+
+    Args:
+      results: folder of all three.
+    """
+    rows: Rows = [json.loads(line) for line in (results / "runtime_runs.jsonl").open()]
+    _picture(rows, results / "runtime_runs.png")
+    write_page(_page(rows), results / "runtime_runs.md")
+
+
+def errors(rows: Rows, name: str) -> np.ndarray:
+    """Returns |simulated / measured - 1| of TTFT or TPOT."""
+    measured = np.asarray([row[f"{name}_s"] for row in rows])
+    return np.abs(np.asarray([row[f"simulated_{name}_s"] for row in rows]) / measured - 1)
+
+
+def _page(rows: Rows) -> list[str]:
+    first = rows[0]
+    lines = [
+        "# SIMULATED beside MEASURED: the bundled model over throttled links",
+        "",
+        f"{len(rows)} runs, {first['date']}, {first['machine']}, commit {first['commit']}; "
+        "`python experiments/runtime_runs.py run`.",
+        "Each strategy and capacity is calibrated once, on the machine's own link; the times on "
+        "throttled links are then the simulator's own.",
+        "",
+        "| | median error | 90 % below | worst |",
+        "|---|---|---|---|",
+    ]
+    for name in ("ttft", "tpot"):
+        error = 100 * errors(rows, name)
+        lines.append(
+            f"| {name.upper()} | {np.median(error):.1f} % | {np.quantile(error, 0.9):.1f} % "
+            f"| {error.max():.1f} % |"
+        )
+    bound = [row for row in rows if _link_s(row) > 2 * _compute_s(row)]
+    if bound:
+        ratio = [row["seconds"] / max(_link_s(row), _compute_s(row)) for row in bound]
+        lines += [
+            "",
+            f"Overlap: in the {len(bound)} runs whose link was busy more than twice as long as "
+            "computing takes, wall time is "
+            f"{np.median(ratio):.2f} x the larger of the two (worst {max(ratio):.2f}).",
+        ]
+    lines += _hidden(rows)
+    lines += ["", "![measured against simulated](runtime_runs.png)", ""]
+    for capacity in dict.fromkeys(row["capacity"] for row in rows):
+        lines += _table([row for row in rows if row["capacity"] == capacity], capacity)
+    return lines
+
+
+def _hidden(rows: Rows) -> list[str]:
+    """Returns what prefetching hides where computing takes longer than the link."""
+    shares = []
+    for row in rows:
+        useful = row["prefetch_used"] + row["prefetch_late"]
+        one = EXPERT_BYTES / row["link_bytes_per_s"]
+        if useful and _link_s(row) < _compute_s(row):
+            shares.append(1 - row["stall_late_s"] / (useful * one))
+    if not shares:
+        return []
+    return [
+        "",
+        f"Prefetching: in the {len(shares)} compute-bound runs with a prefetcher, "
+        f"{100 * np.median(shares):.0f} % of the transfer time of what was useful is hidden "
+        f"(worst {100 * min(shares):.0f} %).",
+    ]
+
+
+def _link_s(row: dict) -> float:
+    return row["bytes_loaded"] / row["link_bytes_per_s"]
+
+
+def _compute_s(row: dict) -> float:
+    return row["compute_ttft_s"] + (row["tokens"] - 1) * row["compute_tpot_s"]
+
+
+def _table(rows: Rows, capacity: str) -> list[str]:
+    lines = [
+        f"## Capacity {capacity}",
+        "",
+        "| strategy | link | hits | TTFT MEASURED | SIMULATED | TPOT MEASURED | SIMULATED | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        times = [
+            f"{1e3 * row[name]:.1f} ms"
+            for name in ("ttft_s", "simulated_ttft_s", "tpot_s", "simulated_tpot_s")
+        ]
+        error = 100 * (row["simulated_tpot_s"] / row["tpot_s"] - 1)
+        lines.append(
+            f"| {row['strategy']} | {row['link_bytes_per_s'] / 1e6:.0f} MB/s "
+            f"| {100 * row['hit_rate']:.1f} % | {' | '.join(times)} | {error:+.1f} % |"
+        )
+    return [*lines, ""]
+
+
+@house_style()
+def _picture(rows: Rows, path: Path) -> None:
+    figure, ((*axes,),) = panels(1, 2, (9, 4.2))
+    for ax, name in zip(axes, ("ttft", "tpot"), strict=True):
+        measured = 1e3 * np.asarray([row[f"{name}_s"] for row in rows])
+        simulated = 1e3 * np.asarray([row[f"simulated_{name}_s"] for row in rows])
+        ahead = np.asarray(["+" in row["strategy"] for row in rows])
+        for mask, colour, label in ((~ahead, GREY, "on demand"), (ahead, VERMILION, "prefetching")):
+            ax.scatter(measured[mask], simulated[mask], s=16, color=colour, label=label)
+        ends = [min(measured.min(), simulated.min()), max(measured.max(), simulated.max())]
+        ax.plot(ends, ends, color=BLACK, linewidth=1)
+        ax.fill_between(ends, [0.9 * end for end in ends], [1.1 * end for end in ends], alpha=0.12)
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.set_xlabel(f"{name.upper()} in ms, MEASURED")
+        ax.set_ylabel("SIMULATED")
+        ax.set_title(f"{name.upper()}: median error {100 * np.median(errors(rows, name)):.1f} %")
+    axes[0].legend(loc="upper left")
+    figure.suptitle("Bundled model over throttled links; the band is 10 %")
+    save_picture(figure, path)

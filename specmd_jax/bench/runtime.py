@@ -1,0 +1,112 @@
+"""How fast the runtime is beside a plain jitted model on this machine: MEASURED, in one run."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from specmd_jax.choice import Choice, make_setup
+from specmd_jax.models import Checkpoint, ResidentModel, generate
+from specmd_jax.runtime.engine import OffloadedModel, Staging
+from specmd_jax.runtime.measured import follow, summarise_run, warm_up
+from specmd_jax.runtime.offloading import Offloading
+
+PROMPT_TOKENS = 32
+TOKENS = 48
+TURNS = 5  # of all ways, one after the other: what else the machine does then hits all alike
+OFFLOADED = ("5%", "25%")
+
+
+class Row(NamedTuple):
+    """One way of running the model."""
+
+    way: str
+    capacity: str
+    ttft_s: float
+    tpot_s: float
+    hit_rate: float | None
+    label: str = "MEASURED"
+
+
+class Found(NamedTuple):
+    """What a bench found; the ratios compare medians of the same turns."""
+
+    rows: list[Row]
+    all_resident_ratio: float  # TPOT with every expert in a slot, to that of the jitted model
+    overhead_per_layer_s: float  # of going layer by layer, with every expert in a slot
+
+
+def bench_runtime(
+    checkpoint: Checkpoint,
+    turns: int = TURNS,
+    tokens: int = TOKENS,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Found:
+    """Times the model whole, with every expert in a slot, and with few of them.
+
+    Args:
+      checkpoint: of a model that fits the device.
+      turns: measurements of each way.
+      tokens: decoded in each.
+      tell: is told of each turn.
+    """
+    offloading = Offloading(checkpoint)
+    prompt = [[(7 * place) % checkpoint.config.spec.vocab_size for place in range(PROMPT_TOKENS)]]
+    ways = _ways(offloading)
+    whole = ResidentModel(offloading.decoder, checkpoint.all_experts())
+    generate(whole, checkpoint.config, prompt, 2)
+    for model in ways.values():
+        warm_up(model, prompt, tokens)
+    timed: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for turn in range(turns):
+        timed.setdefault(("plain jit", "100%"), []).append(_time(whole, prompt, tokens))
+        for (way, capacity), model in ways.items():
+            model.reset()
+            timed.setdefault((way, capacity), []).append(_time_run(model, prompt, tokens))
+        tell(f"turn {turn + 1} of {turns}")
+    for model in ways.values():
+        model.close()
+    rows = [Row(*name, **_medians(runs)) for name, runs in timed.items()]
+    tpot = {(row.way, row.capacity): row.tpot_s for row in rows}
+    plain = tpot["plain jit", "100%"]
+    layers = checkpoint.config.spec.num_moe_layers
+    apart = (tpot["layer by layer", "100%"] - plain) / layers
+    return Found(rows, tpot["in slots", "100%"] / plain, apart)
+
+
+def _ways(offloading: Offloading) -> dict[tuple[str, str], OffloadedModel]:
+    everything = make_setup(Choice(capacity="100%"))
+    ways = {
+        ("in slots", "100%"): offloading.model(everything),
+        ("layer by layer", "100%"): offloading.model(everything, staging=Staging(hopes=False)),
+    }
+    for capacity in OFFLOADED:
+        for eviction, prefetch in (("lru", "none"), ("least-stale", "next-gate")):
+            choice = Choice(eviction=eviction, prefetch=prefetch, capacity=capacity)
+            name = eviction if prefetch == "none" else f"{eviction} + {prefetch}"
+            ways[name, capacity] = offloading.model(make_setup(choice))
+    return ways
+
+
+def _time(whole: ResidentModel, prompt: list[list[int]], tokens: int) -> dict[str, Any]:
+    *_, made = follow(whole, prompt, tokens)
+    return {"ttft_s": made.ttft_s, "tpot_s": _typical(made.at_s), "hit_rate": None}
+
+
+def _time_run(model: OffloadedModel, prompt: list[list[int]], tokens: int) -> dict[str, Any]:
+    *_, made = follow(model, prompt, tokens)
+    row = summarise_run(model, made)
+    return {"ttft_s": made.ttft_s, "tpot_s": _typical(made.at_s), "hit_rate": row["hit_rate"]}
+
+
+def _typical(at_s: list[float]) -> float:
+    """Returns the median time between tokens: the first ones fill the cache, or wait for code."""
+    return float(np.median(np.diff(at_s)))
+
+
+def _medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    columns = {name: [run[name] for run in runs] for name in runs[0]}
+    return {
+        name: None if values[0] is None else float(np.median(values))
+        for name, values in columns.items()
+    }
