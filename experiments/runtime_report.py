@@ -111,7 +111,7 @@ def _table(rows: Rows, capacity: str) -> list[str]:
 
 @house_style()
 def _picture(rows: Rows, path: Path) -> None:
-    figure, ((*axes,),) = panels(1, 2, (9, 4.2))
+    figure, ((*axes,),) = panels(1, 2, (9.0, 4.2))
     for ax, name in zip(axes, ("ttft", "tpot"), strict=True):
         measured = 1e3 * np.asarray([row[f"{name}_s"] for row in rows])
         simulated = 1e3 * np.asarray([row[f"simulated_{name}_s"] for row in rows])

@@ -76,7 +76,7 @@ def _line(row: Mapping[str, Any]) -> str:
 def _picture(rows: Sequence[Mapping[str, Any]], whole: Mapping[str, Any]) -> str:
     """Returns bars of TPOT as a PNG in base64."""
     capacities = list(dict.fromkeys(row["capacity"] for row in rows))
-    figure, ((*axes,),) = panels(1, len(capacities), (9, 3.4), sharey=True)
+    figure, ((*axes,),) = panels(1, len(capacities), (9.0, 3.4), sharey=True)
     for ax, capacity in zip(axes, capacities, strict=True):
         part = [row for row in rows if row["capacity"] == capacity][::-1]
         exact = min(row["tpot_s"] for row in part if row["same_text"])

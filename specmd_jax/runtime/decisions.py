@@ -108,8 +108,9 @@ class Decisions:
         strategy, shape = self._static
         params, _, units = self._traced
         state = begin(strategy, params, shape, units)
-        self._before: Replay = jax.device_put(state, self._host)
-        self._after = self._before
+        self._wire = Wire.of(state)
+        self._before = jax.device_put(self._wire.pack(jax.tree.map(np.asarray, state)), self._host)
+        self._after = self._before  # as one row
         self._decision: Decision | None = None
         self._asked: _Question | None = None
         self._begins = False
@@ -117,7 +118,7 @@ class Decisions:
     @property
     def next_step(self) -> int:
         """The number of the pass to come."""
-        return int(self._after.next_step)
+        return int(self._state.next_step)
 
     def begin_pass(self) -> None:
         """Begins a pass with the event to come: what was evicted in the last one is forgotten."""
@@ -173,17 +174,22 @@ class Decisions:
     @property
     def resident(self) -> Int8[np.ndarray, "L N"]:
         """The tier of what is on the device, or has a slot reserved."""
-        return np.asarray(self._after.cache.tier)
+        assert self._decision is not None
+        return np.asarray(self._decision.resident)
 
     @property
     def counts(self) -> Counts:
         """All that was counted, as numpy arrays."""
-        return jax.tree.map(np.asarray, self._after.counts)
+        return self._state.counts
 
     @property
     def broken(self) -> bool:
         """Whether a policy's score was not a number."""
-        return bool(self._after.cache.broken)
+        return bool(self._state.cache.broken)
+
+    @property
+    def _state(self) -> Replay:
+        return self._wire.unpack(np.asarray(self._after))
 
     def _question(self, event: Event, flight: Place | None = None) -> _Question:
         where: list[Any] = [np.int32(part) for part in flight or (NOTHING, 0)]
@@ -191,52 +197,54 @@ class Decisions:
         self._begins = False
         return asked
 
-    def _serve(self, asked: _Question) -> tuple[Replay, Decision]:
-        wire = Wire.of(asked)
-        fixed = *self._traced, self._before
-        answers = _answers(*self._static, wire, *fixed)
-        after, row = _serve(*self._static, wire, answers, *fixed, wire.pack(asked))
+    def _serve(self, asked: _Question) -> tuple[Int[Array, " R"], Decision]:
+        wires = self._wire, Wire.of(asked)
+        answers = _answers(*self._static, *wires, *self._traced)
+        rows = self._before, wires[1].pack(asked)
+        after, row = _serve(*self._static, *wires, answers, *self._traced, *rows)
         return after, answers.unpack(np.asarray(row))
 
     def _serve_pass(self, events: Event) -> Int[Array, ""]:
         asked = self._question(events)
-        wire = Wire.of(asked)
-        row = wire.pack(asked)
-        self._after, smooth = _serve_pass(*self._static, wire, *self._traced, self._after, row)
+        wires = self._wire, Wire.of(asked)
+        rows = self._after, wires[1].pack(asked)
+        self._after, smooth = _serve_pass(*self._static, *wires, *self._traced, *rows)
         return smooth
 
 
 _ANSWERS: dict[Any, Wire] = {}
 
 
-def _answers(strategy: Strategy, shape: ModelShape, wire: Wire, *fixed: Any) -> Wire:
+def _answers(strategy: Strategy, shape: ModelShape, held: Wire, asks: Wire, *traced: Any) -> Wire:
     """Returns how the answers to such questions are wired."""
-    key = strategy, shape, wire
+    key = strategy, shape, held, asks
     if key not in _ANSWERS:
-        row = jax.ShapeDtypeStruct((sum(int(np.prod(one)) for one in wire.shapes),), jnp.int32)
 
-        def answer(params: Any, capacity: Any, units: Any, state: Any, row: Any) -> Decision:
-            return _step(strategy, shape, params, capacity, units, state, wire.unpack(row))[1]
+        def answer(params: Any, capacity: Any, units: Any, state: Any, asked: Any) -> Decision:
+            return _step(strategy, shape, params, capacity, units, state, asked)[1]
 
-        _ANSWERS[key] = Wire.of(jax.eval_shape(answer, *fixed, row))
+        trees = (held.like(), asks.like())
+        _ANSWERS[key] = Wire.of(jax.eval_shape(answer, *traced, *trees))
     return _ANSWERS[key]
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _serve(
     strategy: Strategy,
     shape: ModelShape,
-    wire: Wire,
+    held: Wire,
+    asks: Wire,
     answers: Wire,
     params: StrategyParams,
     capacity: Int[Array, " W"],
     units: Int[Array, "L Q"],
-    state: Replay,
-    row: Int[Array, " M"],
-) -> tuple[Replay, Int[Array, " A"]]:
-    asked = wire.unpack(row)
-    state, decision = _step(strategy, shape, params, capacity, units, state, asked)
-    return state, answers.join(decision)
+    state: Int[Array, " R"],
+    asked: Int[Array, " M"],
+) -> tuple[Int[Array, " R"], Int[Array, " A"]]:
+    """Takes a step; all that goes in and comes out is in rows, see `Wire`."""
+    before, question = held.unpack(state), asks.unpack(asked)
+    after, decision = _step(strategy, shape, params, capacity, units, before, question)
+    return held.join(after), answers.join(decision)
 
 
 def _step(
@@ -261,19 +269,20 @@ def _step(
     return state, Decision(service.event, service.served, state.cache.tier, arrivals)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _serve_pass(
     strategy: Strategy,
     shape: ModelShape,
-    wire: Wire,
+    held: Wire,
+    asks: Wire,
     params: StrategyParams,
     capacity: Int[Array, " W"],
     units: Int[Array, "L Q"],
-    state: Replay,
-    row: Int[Array, " M"],
-) -> tuple[Replay, Int[Array, ""]]:
+    row: Int[Array, " R"],
+    questions: Int[Array, " M"],
+) -> tuple[Int[Array, " R"], Int[Array, ""]]:
     """Serves events as long as they are hits alone, and says how many there were."""
-    asked: _Question = wire.unpack(row)
+    state, asked = held.unpack(row), asks.unpack(questions)
     state = jax.tree.map(partial(jnp.where, asked.begins), begin_pass(state), state)
     no = jnp.bool_(False)
 
@@ -289,7 +298,7 @@ def _serve_pass(
         return (jax.tree.map(partial(jnp.where, going), after, state), going), going
 
     (state, _), going = jax.lax.scan(one, (state, jnp.bool_(True)), asked.event)
-    return state, jnp.sum(going, dtype=jnp.int32)
+    return held.join(state), jnp.sum(going, dtype=jnp.int32)
 
 
 def _window(units: Int[Array, "L Q"], starts: Int[Array, ""]) -> tuple[Costs, PassCosts]:

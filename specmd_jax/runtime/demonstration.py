@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from specmd_jax.choice import Choice, make_setup
+from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.models import open_model, open_tokenizer
 from specmd_jax.models.library import BUNDLED
 from specmd_jax.runtime.engine import Staging
@@ -15,10 +16,11 @@ from specmd_jax.study import Setup
 
 PROMPT = "The old man went down to the river in the evening, and"
 PRECISION = "int4"
-CAPACITIES = ("5%", "25%")
+SHARES = (0.05, 0.25)  # of the experts that the device has room for, at that precision
 LINK_BYTES_PER_S = 50e6  # one int4 expert in 0.3 ms, as a 4-bit Mixtral expert on 25 GB/s in 4 ms
 PAPER = ("specmd-1", "specmd-2", "specmd-3", "specmd-4", "specmd-5")
 WHOLE = "all on the device"
+BEST = "score-based + next-gate"
 
 
 class Shown(NamedTuple):
@@ -30,20 +32,30 @@ class Shown(NamedTuple):
     rows: list[dict[str, Any]]  # of the model whole, then by capacity and strategy
 
 
-def setups() -> list[Setup]:
-    """Returns the model whole, then the paper's strategies and the best one, by capacity."""
+def setups(spec: ModelSpec) -> list[tuple[str, Setup]]:
+    """Returns the model whole, then the paper's strategies and the best one, by share.
+
+    A share is one of bytes, the same for all, so that copies of several precisions compare.
+    """
     whole = make_setup(Choice(capacity="100%", precision=(PRECISION,)))
     named = {name: make_setup(Choice(strategy=name)) for name in PAPER}
-    named["least-stale + next-gate"] = best()
-    found = [replace(whole, name=WHOLE)]
-    for capacity in CAPACITIES:
-        found += [replace(one, name=name, capacity=capacity) for name, one in named.items()]
+    named[BEST] = best()
+    found = [("100%", replace(whole, name=WHOLE))]
+    one, experts = spec.expert_bytes(PRECISION, with_scales=True), _experts(spec)
+    for share in SHARES:
+        capacity = f"{round(share * experts) * one}B"
+        for name, setup in named.items():
+            found.append((f"{share:.0%}", replace(setup, name=name, capacity=capacity)))
     return found
 
 
 def best() -> Setup:
-    """Returns the lossless strategy that did best on the bundled model."""
-    return make_setup(Choice(eviction="least-stale", prefetch="next-gate", precision=(PRECISION,)))
+    """Returns the lossless strategy that a sweep over the bundled model's routing put first."""
+    return make_setup(Choice(eviction="score-based", prefetch="next-gate", precision=(PRECISION,)))
+
+
+def _experts(spec: ModelSpec) -> int:
+    return spec.num_moe_layers * spec.num_experts
 
 
 def demonstrate(
@@ -60,8 +72,9 @@ def demonstrate(
     offloading = Offloading(checkpoint)
     prompt = tokenizer.encode(PROMPT).ids
     rows: list[dict[str, Any]] = []
-    asked = setups()
-    for setup in asked:
+    spec = checkpoint.config.spec
+    asked = setups(spec)
+    for share, setup in asked:
         staging = Staging(hopes=setup.name == WHOLE)  # it would take longer to compile than to run
         link = ThrottledLink(LINK_BYTES_PER_S)
         model = offloading.model(setup, link=link, staging=staging)
@@ -70,8 +83,8 @@ def demonstrate(
         model.close()
         ids = made.token_ids[0]
         row = {"text": tokenizer.decode(ids), "token_ids": ids} | summarise_run(model, made)
+        row["capacity"] = share
         row["same_text"] = ids == (rows[0]["token_ids"] if rows else ids)
         rows.append(row)
         on_progress(len(rows) / len(asked))
-    spec = checkpoint.config.spec
-    return Shown(PROMPT, spec.num_moe_layers * spec.num_experts, LINK_BYTES_PER_S, rows)
+    return Shown(PROMPT, _experts(spec), LINK_BYTES_PER_S, rows)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Int, Int8, Integer, Shaped
 
 from specmd_jax.errors import InputError
-from specmd_jax.runtime.store import Packing
+from specmd_jax.runtime.store import Packing, device_sharding
 from specmd_jax.types import ABSENT
 
 NO_PAGE = -1
@@ -53,6 +53,17 @@ class Slots:
         self._free = list(range(num_pages - 1, -1, -1))
         self._weights = _allot(num_pages, self._size, row)
         self._lock = threading.Lock()
+        self._compile(packings)
+
+    def _compile(self, packings: tuple[Packing, ...]) -> None:
+        """Has all writing compiled by the thread that is here: XLA should not compile in two."""
+        total = self._weights.shape[0]
+        for packing, pages in zip(packings, self._pages_of_tier, strict=True):
+            if pages <= total:
+                nothing = jax.device_put(np.zeros(packing.size, packing.row), device_sharding())
+                for _ in range(2):  # on what was allotted, and on what was written to
+                    where = np.arange(pages, dtype=np.int32)
+                    self._weights = _written(self._weights, nothing, where)
 
     def hold(self, tier: Int8[np.ndarray, "L N"]) -> None:
         """Takes pages from copies that left and gives them to those that came.

@@ -16,7 +16,10 @@ from jaxtyping import Array, Int
 
 @dataclass(frozen=True)
 class Wire:
-    """How a tree of whole numbers and flags lies in a row of int32. Hashable: static to jit."""
+    """How a tree of arrays lies in a row of int32. Hashable: static to jit.
+
+    Numbers of 32 bits keep their bits, flags and smaller integers their value.
+    """
 
     tree: Any
     shapes: tuple[tuple[int, ...], ...]
@@ -29,21 +32,47 @@ class Wire:
         dtypes = tuple(np.dtype(leaf.dtype) for leaf in leaves)
         return cls(structure, tuple(leaf.shape for leaf in leaves), dtypes)
 
+    def like(self) -> Any:
+        """Returns a tree of the arrays' shapes."""
+        shapes = zip(self.shapes, self.dtypes, strict=True)
+        leaves = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
+        return jax.tree.unflatten(self.tree, leaves)
+
     def pack(self, tree: Any) -> Int[np.ndarray, " M"]:
         """Returns the row of a tree of numpy arrays."""
-        leaves = jax.tree.leaves(tree)
-        return np.concatenate([np.ravel(leaf) for leaf in leaves], dtype=np.int32, casting="unsafe")
+        parts = [np.ravel(leaf) for leaf in jax.tree.leaves(tree)]
+        whole = [part.view(np.int32) if _is_wide(part.dtype) else part for part in parts]
+        return np.concatenate(whole, dtype=np.int32, casting="unsafe")
 
     def join(self, tree: Any) -> Int[Array, " M"]:
         """Returns the row of a tree; to be traced."""
-        leaves = jax.tree.leaves(tree)
-        return jnp.concatenate([jnp.ravel(leaf).astype(jnp.int32) for leaf in leaves])
+        parts = [jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)]
+        return jnp.concatenate(
+            [
+                jax.lax.bitcast_convert_type(part, jnp.int32)
+                if _is_wide(part.dtype)
+                else part.astype(jnp.int32)
+                for part in parts
+            ]
+        )
 
     def unpack(self, row: Any) -> Any:
         """Returns the tree that lies in a row, on the host or traced."""
         leaves, start = [], 0
         for shape, dtype in zip(self.shapes, self.dtypes, strict=True):
             end = start + math.prod(shape)
-            leaves.append(row[start:end].reshape(shape).astype(dtype))
+            leaves.append(_read(row[start:end].reshape(shape), dtype))
             start = end
         return jax.tree.unflatten(self.tree, leaves)
+
+
+def _is_wide(dtype: Any) -> bool:
+    return dtype in (np.float32, np.uint32)
+
+
+def _read(values: Any, dtype: np.dtype) -> Any:
+    if not _is_wide(dtype):
+        return values.astype(dtype)
+    if isinstance(values, np.ndarray):
+        return values.view(dtype)
+    return jax.lax.bitcast_convert_type(values, dtype)

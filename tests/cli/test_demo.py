@@ -14,9 +14,9 @@ PAPER = demonstration.PAPER
 
 @pytest.fixture(autouse=True)
 def _fewer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two of the paper's strategies at one capacity: the others only take longer to compile."""
+    """Two of the paper's strategies at one share: the others only take longer to compile."""
     monkeypatch.setattr(demonstration, "PAPER", ("specmd-1", "specmd-3"))
-    monkeypatch.setattr(demonstration, "CAPACITIES", ("25%",))
+    monkeypatch.setattr(demonstration, "SHARES", (0.25,))
 
 
 def test_it_runs_what_it_says_and_writes_a_page(specmd: Specmd, tmp_path: Path) -> None:
