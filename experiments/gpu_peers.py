@@ -17,7 +17,7 @@ def accelerate_tpot(spec: ModelSpec, tiny: bool) -> dict[str, Any]:
     """
     try:
         import torch
-        from transformers import OlmoeConfig, OlmoeForCausalLM
+        from transformers import OlmoeConfig, OlmoeForCausalLM  # pyright: ignore
     except ImportError as error:
         return {"skipped": f"{error.name} is not installed"}
     mixer = spec.mixers[0]
@@ -28,14 +28,14 @@ def accelerate_tpot(spec: ModelSpec, tiny: bool) -> dict[str, Any]:
         intermediate_size=spec.moe_intermediate_size,
         num_hidden_layers=spec.num_hidden_layers,
         num_attention_heads=mixer.num_heads,
-        num_key_value_heads=mixer.num_kv_heads,
+        num_key_value_heads=mixer.num_key_value_heads,
         num_experts=spec.num_experts,
         num_experts_per_tok=spec.top_k,
     )
     model = OlmoeForCausalLM(config).to(torch.bfloat16).eval()
     if not tiny:
         try:
-            from accelerate import cpu_offload
+            from accelerate import cpu_offload  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             return {"skipped": f"{error.name} is not installed"}
         cpu_offload(model, execution_device=torch.device("cuda"))

@@ -70,9 +70,9 @@ def run(results: Path = RESULTS) -> None:
             for eviction in EVICTIONS:
                 if (eviction, prefetch, capacity) in done:
                     continue
-                row = measure(offloading, eviction, prefetch, capacity) | measured_on()
+                row = measure(offloading, eviction, prefetch, capacity)
                 with path.open("a") as file:
-                    file.write(json.dumps(row | {"label": "MEASURED"}) + "\n")
+                    file.write(json.dumps(row | measured_on() | {"label": "MEASURED"}) + "\n")
                 print(f"{capacity} {prefetch} {eviction}: TPOT {1e3 * row['tpot_s']:.1f} ms")
     draw(results)
 
