@@ -145,15 +145,17 @@ def simulate(
 def _costs(bench: Bench, found: Calibration, link: float) -> Costs:
     """Returns costs that come to the calibration where loads take no time.
 
-    What is not the experts' own is attention's; each expert takes what one takes that arrives.
+    What is not the experts' own is attention's; each expert takes what one takes that arrives, or
+    less, where all of them together would take longer than the pass that was calibrated.
     """
     trace, layers = bench.trace, bench.spec.num_moe_layers
-    attention = []
+    used = []
     for step in range(trace.num_passes):
         chosen = trace.experts[trace.step == step]
-        used = sum(len(np.unique(chosen[:, layer])) for layer in range(layers)) / layers
-        whole = found.prefill_s if step == 0 else found.decode_s
-        attention.append(max(whole / layers - used * found.expert_s, 0.0))
+        used.append(sum(len(np.unique(chosen[:, layer])) for layer in range(layers)) / layers)
+    whole = np.asarray([found.prefill_s, *[found.decode_s] * (len(used) - 1)]) / layers
+    expert_s = min(found.expert_s, float((whole / used).min()))
+    attention = whole - np.asarray(used) * expert_s
 
     def ticks(seconds: Any) -> Any:
         return jnp.asarray(np.rint(np.asarray(seconds) / TICK_S), jnp.int32)
@@ -164,7 +166,7 @@ def _costs(bench: Bench, found: Calibration, link: float) -> Costs:
         attention=ticks(attention),
         shared=ticks(nothing),
         head=ticks(nothing),
-        expert_memory=ticks([found.expert_s]),
+        expert_memory=ticks([expert_s]),
         expert_per_1024=ticks(0.0),
         host_memory=ticks(0.0),
         host_per_1024=ticks(0.0),
