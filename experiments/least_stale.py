@@ -93,8 +93,8 @@ def draw(results: Path = RESULTS) -> None:
         f"{TOKENS} new tokens, each from a cold cache; link {LINK_BYTES_PER_S / 1e6:.0f} MB/s. "
         "The change of TPOT is beside LRU with the same prefetcher.",
         "",
-        "Counts repeat exactly; times do not. This machine did other work meanwhile: at 1 % without "
-        "prefetch, rows of the same loads differ by as much as 70 %, so no smaller change of TPOT "
+        "Counts repeat exactly; times do not. This machine did other work meanwhile: at 1 % "
+        "without prefetch, rows of the same loads differ by as much as 70 %, so no smaller change of TPOT "
         "in this table means anything.",
     ]
     head = ["eviction", "hit rate", "collisions", "a miss", "loads", "TTFT", "TPOT", "change"]
