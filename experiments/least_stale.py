@@ -94,8 +94,8 @@ def draw(results: Path = RESULTS) -> None:
         "The change of TPOT is beside LRU with the same prefetcher.",
         "",
         "Counts repeat exactly; times do not. This machine did other work meanwhile: at 1 % "
-        "without prefetch, rows of the same loads differ by as much as 70 %, so no smaller change of TPOT "
-        "in this table means anything.",
+        "without prefetch, rows of the same loads differ by as much as 70 %, so no smaller change "
+        "of TPOT in this table means anything.",
     ]
     head = ["eviction", "hit rate", "collisions", "a miss", "loads", "TTFT", "TPOT", "change"]
     for capacity in CAPACITIES:
