@@ -29,7 +29,7 @@ from recordings import RESULTS, measured_on, write_page
 from specmd_jax.bench.simulator import bench_simulator
 from specmd_jax.choice import Choice, make_setup
 from specmd_jax.model_zoo import ModelSpec, get_model
-from specmd_jax.probe import Effort, measure
+from specmd_jax.probe import Effort, measure, median_s
 from specmd_jax.runtime.forced import open_forced, summarise_replay, time_passes
 from specmd_jax.runtime.slots import Slots
 from specmd_jax.runtime.store import device_sharding, host_sharding
@@ -72,8 +72,8 @@ def overlap(options: Options) -> dict[str, Any]:
     product = jax.jit(jnp.matmul)
     copy = partial(jax.device_put, there, device_sharding())
     compute = partial(product, matrix, matrix)
-    alone = {"copy_s": _median(copy), "compute_s": _median(compute)}
-    first, behind = _median(lambda: (copy(), compute())), _median(lambda: (compute(), copy()))
+    alone = {"copy_s": _median_s(copy), "compute_s": _median_s(compute)}
+    first, behind = _median_s(lambda: (copy(), compute())), _median_s(lambda: (compute(), copy()))
     hidden = (sum(alone.values()) - first) / min(alone.values())
     return alone | {"put_first_s": first, "put_behind_s": behind, "hidden_share": hidden}
 
@@ -93,7 +93,7 @@ def commit(options: Options) -> dict[str, Any]:
         with slots.reading() as weights:
             return weights
 
-    seconds = _median(write)
+    seconds = _median_s(write)
     model.close()
     budget = {"budget_bytes": slots.nbytes, "allocated_bytes": allocated}
     return {"expert_bytes": packing.nbytes, "commit_s": seconds} | budget
@@ -225,19 +225,12 @@ def _in_use() -> int:
     return int((jax.local_devices()[0].memory_stats() or {}).get("bytes_in_use", 0))
 
 
+_median_s = partial(median_s, repeats=7)
+
+
 def _on_host(data: np.ndarray) -> Any:
     sharding = host_sharding()
     return data if sharding is None else jax.device_put(data, sharding)
-
-
-def _median(run: Callable[[], Any], turns: int = 7) -> float:
-    jax.block_until_ready(run())
-    taken = []
-    for _ in range(turns):
-        begun = time.perf_counter()
-        jax.block_until_ready(run())
-        taken.append(time.perf_counter() - begun)
-    return float(np.median(taken))
 
 
 if __name__ == "__main__":

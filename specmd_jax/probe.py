@@ -85,7 +85,7 @@ def measure_link(source: str, effort: Effort) -> Link:
     """Returns what copies from `source` take: "numpy" (pageable) or "pinned_host"."""
     seconds = {}
     for size in effort.sizes:
-        seconds[size] = _median_s(_copier(source, size), effort.repeats)
+        seconds[size] = median_s(_copier(source, size), effort.repeats)
     sizes = np.asarray(list(seconds), float)
     latency, slope = fit_link(sizes, np.asarray(list(seconds.values())))
     return Link(source, latency, 1 / slope, seconds)
@@ -117,36 +117,37 @@ def _matmul_rate(kind: str, effort: Effort) -> float:
     size = effort.matrix
     matrix = jnp.ones((size, size), kind)
     product = jax.jit(jnp.matmul)
-    return 2 * size**3 / _median_s(lambda: product(matrix, matrix), effort.repeats)
+    return 2 * size**3 / median_s(lambda: product(matrix, matrix), effort.repeats)
 
 
 def _memory_rate(effort: Effort) -> float:
     """Bytes read a second, by summing up a large array: what reading weights is like."""
     values = jnp.ones(effort.memory_bytes // 4, jnp.float32)
     summed = jax.jit(jnp.sum)
-    return effort.memory_bytes / _median_s(lambda: summed(values), effort.repeats)
+    return effort.memory_bytes / median_s(lambda: summed(values), effort.repeats)
 
 
 def _host_flops(effort: Effort) -> float:
     size = effort.matrix
     matrix = np.ones((size, size), np.float32)
-    return 2 * size**3 / _median_s(lambda: matrix @ matrix, effort.repeats)
+    return 2 * size**3 / median_s(lambda: matrix @ matrix, effort.repeats)
 
 
 def _host_memory_rate(effort: Effort) -> float:
     values = np.ones(effort.memory_bytes // 4, np.float32)
-    return effort.memory_bytes / _median_s(lambda: values.sum(), effort.repeats)
+    return effort.memory_bytes / median_s(lambda: values.sum(), effort.repeats)
 
 
 def dispatch_times(effort: Effort) -> tuple[float, float]:
     """Returns the seconds of a jitted call that does next to nothing, and of bringing it home."""
     value, step = jnp.zeros(8), jax.jit(lambda x: x + 1)
-    call_s = _median_s(lambda: step(value), 20 * effort.repeats)
-    both_s = _median_s(lambda: np.asarray(step(value)), 20 * effort.repeats)
+    call_s = median_s(lambda: step(value), 20 * effort.repeats)
+    both_s = median_s(lambda: np.asarray(step(value)), 20 * effort.repeats)
     return call_s, max(both_s - call_s, 0.0)
 
 
-def _median_s(run: Callable[[], Any], repeats: int) -> float:
+def median_s(run: Callable[[], Any], repeats: int) -> float:
+    """Returns the median seconds of some calls, each waited for, after one that compiles."""
     jax.block_until_ready(run())
     taken = []
     for _ in range(repeats):

@@ -34,7 +34,7 @@ class Decision(NamedTuple):
     event: Event  # as the routing policy left it
     served: Served
     resident: Int8[Array | np.ndarray, "L N"]  # tier of all that is there or has a slot reserved
-    arrivals: tuple["Wanted", ...]  # by prefetch target, nearest first
+    arrivals: tuple["Queue", ...]  # by prefetch target, nearest first
 
     @property
     def queued(self) -> int:
@@ -61,7 +61,7 @@ class Decision(NamedTuple):
         return np.asarray(served.used & ~served.loaded & ~served.late)
 
 
-class Wanted(NamedTuple):
+class Queue(NamedTuple):
     """What a prefetcher named for one layer; over its experts."""
 
     queued: Bool[Array | np.ndarray, " N"]
@@ -265,7 +265,7 @@ def _step(
     costs, pass_costs = _window(units, jnp.asarray(starts))
     state, service = serve_event(setting, costs, pass_costs, state, event)
     state = state._replace(counts=_add(state.counts, service.counts, event.layer))
-    arrivals = tuple(Wanted(one.queued, one.started) for one in service.arrivals)
+    arrivals = tuple(Queue(one.queued, one.started) for one in service.arrivals)
     return state, Decision(service.event, service.served, state.cache.tier, arrivals)
 
 

@@ -131,6 +131,14 @@ class OffloadedModel:
         self._smooth = False
         self._unsettled: Hoped | None = None
 
+    def expect_hits(self) -> None:
+        """Has the next pass dispatched whole, if every expert has room: it will be sooner or later.
+
+        So a warm-up compiles what a run comes to only after it has loaded everything.
+        """
+        units, experts = self.budget.copies.units[:, 0], self.config.spec.num_experts
+        self._smooth = self._hopeful and self.budget.num_pages >= experts * int(units.sum())
+
     def close(self) -> None:
         """Ends the watchdog's thread."""
         if hasattr(self, "_watchdog"):

@@ -65,16 +65,19 @@ class Packing:
         return dequantize(experts, self.compute) if isinstance(experts, PackedExpert) else experts
 
 
-def packing_of(experts: ExpertWeights | PackedExpert, compute: Any) -> Packing:
+def packing_of(
+    experts: ExpertWeights | PackedExpert, compute: Any, *, in_bytes: bool = False
+) -> Packing:
     """Returns how experts of these shapes, [N, ...], are packed.
 
     Args:
       experts: of a layer.
       compute: dtype of the weights as they are computed with.
+      in_bytes: whether rows are bytes in any case, as where tiers share memory.
     """
     leaves, tree = jax.tree.flatten(experts)
     dtypes = tuple(np.dtype(leaf.dtype) for leaf in leaves)
-    alike = isinstance(experts, ExpertWeights) and len(set(dtypes)) == 1
+    alike = not in_bytes and len(set(dtypes)) == 1
     row = dtypes[0] if alike else np.dtype(np.uint8)
     return Packing(tuple(leaf.shape[1:] for leaf in leaves), dtypes, tree, row, np.dtype(compute))
 
@@ -108,12 +111,13 @@ class ExpertStore:
         self.precisions = precisions
         self._rows: list[list[list[Packed]]] = [[] for _ in precisions]
         packings: list[Packing] = []
+        tiered = precisions != AS_STORED
         for layer in range(num_layers):
             given = layers(layer)
             for tier, precision in enumerate(precisions):
-                kept = given if precisions == AS_STORED else quantize(given, precision)
+                kept = quantize(given, precision) if tiered else given
                 if layer == 0:
-                    packings.append(_packing_in(kept, given.down.dtype, precisions))
+                    packings.append(packing_of(kept, given.down.dtype, in_bytes=tiered))
                 self._rows[tier].append(_on_host(packings[tier].pack(kept)))
         self.packings = tuple(packings)
         self.shape = num_layers, len(self._rows[0][0])
@@ -179,16 +183,6 @@ def device_sharding() -> jax.sharding.Sharding:
     """Returns the memory of the device that computes."""
     device = jax.local_devices()[0]
     return jax.sharding.SingleDeviceSharding(device, memory_kind=device.default_memory().kind)
-
-
-def _packing_in(
-    kept: ExpertWeights | PackedExpert, compute: Any, precisions: tuple[str, ...]
-) -> Packing:
-    """Returns a packing whose rows are of the kind that all tiers share: bytes, if they differ."""
-    packing = packing_of(kept, compute)
-    if precisions == AS_STORED:
-        return packing
-    return Packing(packing.shapes, packing.dtypes, packing.tree, np.dtype(np.uint8), compute)
 
 
 def _on_host(rows: Shaped[np.ndarray, "N P"]) -> list[Packed]:
