@@ -13,7 +13,17 @@ from jaxtyping import Array, Bool, Int
 
 from specmd_jax import guard
 from specmd_jax.arrays import row, total
-from specmd_jax.cache import Arrived, Served, Setting, demand, empty_cache, prefetch, rank, warm
+from specmd_jax.cache import (
+    Arrived,
+    Served,
+    Setting,
+    demand,
+    demand_hits,
+    empty_cache,
+    prefetch,
+    rank,
+    warm,
+)
 from specmd_jax.counting import Counts, add_pass, count_event, no_counts
 from specmd_jax.strategy import Strategy, StrategyParams
 from specmd_jax.timeline import (
@@ -246,6 +256,34 @@ def serve_event(
     state, arrivals = _speculate(setting, costs, state, event, flight, link, time, window)
     counts = count_event(setting, event, recorded, served, arrivals)
     return state, Service(event, served, tuple(arrivals), counts, times)
+
+
+def serve_hits(
+    setting: Setting, state: Replay, event: Event, *, names: bool
+) -> tuple[Replay, Counts, Bool[Array, ""]]:
+    """Serves one layer that finds all it asks for, under a strategy that does not bend the choice.
+
+    Args:
+      names: whether the prefetcher is asked, which it need not be where nothing is absent.
+      event: none of what it uses is on the link.
+
+    Returns:
+      The state, its `counts` as they were; what the event came to; and whether a prefetch is
+      wanted, in which case neither of the two is right.
+    """
+    strategy, params = setting.strategy, setting.params
+    eviction_state = state.eviction
+    if strategy.eviction.begin is not None:
+        eviction_state = strategy.eviction.begin(params.eviction, eviction_state, event)
+    cache, eviction_state, served = demand_hits(setting, state.cache, eviction_state, event)
+    prefetch_state = strategy.prefetch.observe(params.prefetch, state.prefetch, event)
+    state = state._replace(cache=cache, eviction=eviction_state, prefetch=prefetch_state)
+    wanted, arrivals = jnp.bool_(False), []
+    if names:
+        idle = idle_link()
+        state, arrivals = _speculate(setting, None, state, event, None, idle, None, None)
+        wanted = jnp.stack([one.queued.any() for one in arrivals]).any()
+    return state, count_event(setting, event, event.used, served, arrivals), wanted
 
 
 def _route(setting: Setting, state: Replay, event: Event) -> tuple[Event, State]:

@@ -1,11 +1,11 @@
 """Serving one event, atomically: the piece that the simulator and the runtime share.
 
-`demand` serves what a layer asks for; `prefetch` lets in what was named for a layer to come.
-Both follow docs/semantics.md, section 2, step by step.
+`demand` serves what a layer asks for, `demand_hits` the same where all of it is there; `prefetch`
+lets in what was named for a layer to come. They follow docs/semantics.md, section 2, step by step.
 """
 
 from specmd_jax.cache.copies import empty_cache, warm
-from specmd_jax.cache.serve_demand import Served, demand
+from specmd_jax.cache.serve_demand import Served, demand, demand_hits
 from specmd_jax.cache.serve_prefetch import Arrived, Targets, prefetch
 from specmd_jax.cache.setting import Setting
 from specmd_jax.cache.victims import rank
@@ -16,6 +16,7 @@ __all__ = [
     "Setting",
     "Targets",
     "demand",
+    "demand_hits",
     "empty_cache",
     "prefetch",
     "rank",

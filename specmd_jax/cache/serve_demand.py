@@ -55,17 +55,7 @@ def demand(
     loaded = missing & ~elsewhere
     used = event.used & ~elsewhere | plan.stand_in
     tier = jnp.where(loaded, plan.tier, tier)
-    outcome = Outcome(
-        demand=True,
-        layer=layer,
-        step=event.step,
-        used=used,
-        found=hit | late,
-        high=used if setting.units.shape[1] == 1 else used & (tier == 0),
-        named=jnp.zeros_like(used),
-        inserted=loaded,
-        evicted=jnp.zeros(cache.tier.shape, bool),
-    )
+    outcome = _outcome(setting, cache, event, used, hit | late, tier, loaded)
     touched = _touch(cache, event, used, loaded)
     claim = Claim(layer, loaded, tier, hit | flying | plan.stand_in, flight)
     if setting.strategy.admission == "bypass":
@@ -91,6 +81,61 @@ def demand(
         evictions=victims.copies,
     )
     return after, policy_state, served
+
+
+def demand_hits(
+    setting: Setting, cache: CacheState, policy_state: State, event: Event
+) -> tuple[CacheState, State, Served]:
+    """Serves a demand that finds all it asks for: `demand` without its search for victims.
+
+    Args:
+      event: every expert it uses is on the device, none of them on the link.
+    """
+    layer, used = event.layer, event.used
+    cache = _look_ahead(cache, event)
+    tier, nobody = row(cache.tier, layer), jnp.zeros_like(used)
+    after = _touch(cache, event, used, nobody)
+    outcome = _outcome(setting, cache, event, used, used, tier, nobody)
+    policy_state = setting.strategy.eviction.update(
+        setting.params.eviction, policy_state, after, event, outcome
+    )
+    served = Served(
+        hit=used,
+        late=nobody,
+        loaded=nobody,
+        streamed=nobody,
+        plan=Plan(jnp.zeros_like(tier), nobody, nobody, nobody, nobody),
+        used=used,
+        tier=tier,
+        collision=nobody,
+        compulsory=nobody,
+        foreseen=_foreseen(cache, layer, used),
+        evictions=jnp.int32(0),
+    )
+    return after, policy_state, served
+
+
+def _outcome(
+    setting: Setting,
+    cache: CacheState,
+    event: Event,
+    used: Bool[Array, " N"],
+    found: Bool[Array, " N"],
+    tier: Int8[Array, " N"],
+    loaded: Bool[Array, " N"],
+) -> Outcome:
+    """Returns the outcome of a demand, as if every load were retained and nobody left."""
+    return Outcome(
+        demand=True,
+        layer=event.layer,
+        step=event.step,
+        used=used,
+        found=found,
+        high=used if setting.units.shape[1] == 1 else used & (tier == 0),
+        named=jnp.zeros_like(used),
+        inserted=loaded,
+        evicted=jnp.zeros(cache.tier.shape, bool),
+    )
 
 
 def _foreseen(

@@ -12,7 +12,7 @@ from specmd_jax.models.families import FAMILIES, from_hf
 from specmd_jax.models.generate import generate, stream_tokens
 from specmd_jax.models.kv_cache import KvCache, Span, empty_cache
 from specmd_jax.models.library import BUNDLED, open_model, open_tokenizer
-from specmd_jax.models.programs import Forward, LayerPrograms, ResidentModel
+from specmd_jax.models.programs import Forward, ResidentModel
 from specmd_jax.models.quantize import PackedExpert, dequantize, quantize
 from specmd_jax.models.resident import resident, trainable
 from specmd_jax.models.sampling import Sampling, sample
@@ -29,7 +29,6 @@ __all__ = [
     "Forward",
     "Gate",
     "KvCache",
-    "LayerPrograms",
     "PackedExpert",
     "Pass",
     "ResidentModel",

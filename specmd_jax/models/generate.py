@@ -57,10 +57,10 @@ def stream_tokens(
         cache, logits = _advance(forward, padded[:, start : start + chunk], cache)
     sampling, key = sampling or Sampling(), jax.random.key(seed)
     for step in range(max_new_tokens):
-        tokens = _draw(logits, sampling, jax.random.fold_in(key, step))
-        yield np.asarray(tokens)
+        tokens = _draw(logits, sampling, key, np.int32(step))
+        yield np.asarray(tokens)[:, 0]
         if step + 1 < max_new_tokens:
-            cache, logits = _advance(forward, tokens[:, None], cache)
+            cache, logits = _advance(forward, tokens, cache)
 
 
 def generate(
@@ -107,9 +107,9 @@ def _advance(
 
 @partial(jax.jit, static_argnums=1)
 def _draw(
-    logits: Float[Array, "B S V"], sampling: Sampling, key: Key[Array, ""]
-) -> Int[Array, " B"]:
-    return sample(logits[:, -1], sampling, key)
+    logits: Float[Array, "B S V"], sampling: Sampling, key: Key[Array, ""], step: Int[Array, ""]
+) -> Int[Array, "B 1"]:
+    return sample(logits[:, -1], sampling, jax.random.fold_in(key, step))[:, None]
 
 
 def _padded(

@@ -1,4 +1,4 @@
-"""The decoder compiled: whole passes where all experts are on the device, or layer by layer.
+"""The decoder compiled, where all experts are on the device.
 
 The weights are split from the modules once and go into plain `jax.jit` as a flat list, next to a
 structure whose hash is remembered: walking through modules at every call would take as long as a
@@ -10,12 +10,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from specmd_jax.models.config import DecoderConfig
-from specmd_jax.models.decoder import Decoder, Gate, Pass
+from specmd_jax.models.decoder import Decoder, Pass
 from specmd_jax.models.experts import ExpertWeights
-from specmd_jax.models.kv_cache import KvCache, Remembered, Span
+from specmd_jax.models.kv_cache import KvCache
 from specmd_jax.models.resident import resident
 
 
@@ -72,55 +72,6 @@ class ResidentModel:
         return _whole_pass(self._structure, self._weights, self._experts, tokens, cache)
 
 
-class LayerPrograms:
-    """The decoder cut into programs between which the host may move experts.
-
-    Layers of one structure share one compiled program each for `attend` and `finish`.
-    """
-
-    def __init__(self, decoder: Decoder):
-        self.config: DecoderConfig = decoder.config
-        alike: dict[Structure, Structure] = {}  # one object for all: it is compared at every call
-        self._layers = [
-            (alike.setdefault(structure, structure), weights)
-            for structure, weights in map(take_apart, decoder.layers)
-        ]
-        self._ends = take_apart(_without_layers(decoder))
-
-    def embed(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S H"]:
-        """Returns the residual stream before the first layer."""
-        return _embed(*self._ends, tokens)
-
-    def attend(
-        self, layer: int, stream: Float[Array, "B S H"], span: Span, past: Remembered
-    ) -> tuple[Float[Array, "B S H"], Remembered, Gate | None]:
-        """Runs attention and the gate of a decoder layer, see `DecoderLayer.attend`.
-
-        The memory of `past` is reused.
-        """
-        return _attend(*self._layers[layer], stream, span, past)
-
-    def finish(
-        self,
-        layer: int,
-        stream: Float[Array, "B S H"],
-        hidden: Float[Array, "T H"],
-        experts_out: Float[Array, "T H"],
-    ) -> Float[Array, "B S H"]:
-        """Adds the experts of a decoder layer to the stream, see `DecoderLayer.finish`."""
-        return _finish(*self._layers[layer], stream, hidden, experts_out)
-
-    def unembed(self, stream: Float[Array, "B S H"]) -> Float[Array, "B S V"]:
-        """Returns the logits of the next token, in float32."""
-        return _unembed(*self._ends, stream)
-
-
-def _without_layers(decoder: Decoder) -> Decoder:
-    ends = nnx.clone(decoder)
-    ends.layers = nnx.List([])
-    return ends
-
-
 @partial(jax.jit, static_argnums=0, donate_argnames="cache")
 def _whole_pass(
     structure: Structure,
@@ -131,23 +82,3 @@ def _whole_pass(
 ) -> Pass:
     decoder: Decoder = structure.module(weights)
     return decoder(tokens, resident(experts, decoder.config), cache)
-
-
-@partial(jax.jit, static_argnums=0)
-def _embed(structure, weights, tokens):
-    return structure.module(weights).embed(tokens)
-
-
-@partial(jax.jit, static_argnums=0)
-def _unembed(structure, weights, stream):
-    return structure.module(weights).unembed(stream)
-
-
-@partial(jax.jit, static_argnums=0, donate_argnames="past")
-def _attend(structure, weights, stream, span, past):
-    return structure.module(weights).attend(stream, span, past)
-
-
-@partial(jax.jit, static_argnums=0)
-def _finish(structure, weights, stream, hidden, experts_out):
-    return structure.module(weights).finish(stream, hidden, experts_out)

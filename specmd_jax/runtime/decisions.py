@@ -1,84 +1,43 @@
-"""The decisions, taken by the simulator's own step on the host: what to load, what to evict.
+"""The decisions, taken by the simulator's own step on the host: what to load, what to evict."""
 
-In a replay the step is told what everything takes and works out what happens. In a run it is told
-what happened: whether a copy is in flight at the gate, and how many prefetches have been started
-since. For that it gets `Costs` in which one prefetch takes as long as another and the window
-between two gates is as many of them.
-"""
-
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Int8, Integer
+from jaxtyping import Array, Int, Int8, Integer
 
-from specmd_jax.cache import Served, Setting
 from specmd_jax.counting import Counts
+from specmd_jax.miss import MISSES
+from specmd_jax.runtime.steps import (
+    Decision,
+    Fixed,
+    Hits,
+    Program,
+    Question,
+    count_hits_now,
+    decide,
+    decide_now,
+)
 from specmd_jax.runtime.wire import Wire
-from specmd_jax.simulate import Replay, begin, begin_pass, serve_event
+from specmd_jax.simulate import Replay, begin
+from specmd_jax.static import Static
 from specmd_jax.strategy import Strategy, StrategyParams
-from specmd_jax.timeline import NOTHING, Costs, Link, PassCosts
+from specmd_jax.timeline import NOTHING
 from specmd_jax.types import Event, Flight, ModelShape
 
-TRANSFER_TICKS = 2
-REMAINING_TICKS = 1  # of a copy in flight at the gate: more than none, less than a transfer
+STARTS = 8  # numbers of started prefetches that are decided at once: it costs little more than one
 
 Place = tuple[int, int]  # layer, expert
 
 
-class Decision(NamedTuple):
-    """What an event's demand comes to, and where that leaves the cache; as numpy arrays."""
-
-    event: Event  # as the routing policy left it
-    served: Served
-    resident: Int8[Array | np.ndarray, "L N"]  # tier of all that is there or has a slot reserved
-    arrivals: tuple["Queue", ...]  # by prefetch target, nearest first
-
-    @property
-    def queued(self) -> int:
-        """Prefetches that are wanted."""
-        return sum(int(one.queued.sum()) for one in self.arrivals)
-
-    @property
-    def smooth(self) -> bool:
-        """Whether all was there and nothing is wanted."""
-        return not self.queued and not (self.event.used & ~self.served.hit).any()
-
-    @property
-    def all_held(self) -> bool:
-        """Whether all that is computed is in slots, in one precision."""
-        served = self.served
-        elsewhere = served.loaded | served.late | served.plan.on_host
-        tiers = served.tier[served.used]
-        return not elsewhere.any() and bool((tiers == tiers[:1]).all())
-
-    @property
-    def held(self) -> Bool[np.ndarray, " N"]:
-        """The experts to compute from where they are: hits, and those that stand in."""
-        served = self.served
-        return np.asarray(served.used & ~served.loaded & ~served.late)
-
-
-class Queue(NamedTuple):
-    """What a prefetcher named for one layer; over its experts."""
-
-    queued: Bool[Array | np.ndarray, " N"]
-    started: Bool[Array | np.ndarray, " N"]
-
-
-class _Question(NamedTuple):
-    """What a step is told."""
-
-    event: Event  # or those of a pass, stacked
-    flight: Flight
-    starts: Int[Array | np.ndarray, ""]  # prefetches begun since the gate
-    begins: Bool[Array | np.ndarray, ""]  # whether a pass begins with it
-
-
 class Decisions:
-    """One strategy over one cache, event by event."""
+    """One strategy over one cache, event by event.
+
+    Attributes:
+      sure: what is computed does not depend on decisions: hits are used and misses loaded.
+      resident: the tier of what is on the device or has a slot reserved, ABSENT of the others.
+    """
 
     def __init__(
         self,
@@ -97,85 +56,78 @@ class Decisions:
           capacity: units of each pool.
           units: size of one copy, by layer and tier.
         """
-        self._static = strategy.structure, shape
+        self.sure = _is_sure(strategy, units.shape[1])
+        self._strategy, self._shape = strategy.structure, shape
         self._host = jax.local_devices(backend="cpu")[0]
-        traced = jax.tree.map(jnp.asarray, (params, capacity.astype(np.int32), _int32(units)))
-        self._traced = jax.device_put(traced, self._host)
+        sizes = (jnp.asarray(part, jnp.int32) for part in (capacity, units))
+        fixed = Fixed(jax.tree.map(jnp.asarray, params), *sizes)
+        self._fixed = jax.device_put(fixed, self._host)
+        self._deciding: Static[tuple[Program, Wire]] | None = None
+        self._counting: dict[bool, Static[tuple[Program, bool]]] = {}
         self.reset()
 
     def reset(self) -> None:
         """Forgets all: a cold cache, nothing counted."""
-        strategy, shape = self._static
-        params, _, units = self._traced
-        state = begin(strategy, params, shape, units)
+        params, _, units = self._fixed
+        state = begin(self._strategy, params, self._shape, units)
         self._wire = Wire.of(state)
-        self._before = jax.device_put(self._wire.pack(jax.tree.map(np.asarray, state)), self._host)
-        self._after = self._before  # as one row
-        self._decision: Decision | None = None
-        self._asked: _Question | None = None
-        self._begins = False
-
-    @property
-    def next_step(self) -> int:
-        """The number of the pass to come."""
-        return int(self._state.next_step)
-
-    def begin_pass(self) -> None:
-        """Begins a pass with the event to come: what was evicted in the last one is forgotten."""
-        self._begins = True
+        row = self._wire.pack(jax.tree.map(np.asarray, state))
+        self._starts_each = STARTS if self._strategy.prefetches else 1
+        rows = np.tile(row, (self._starts_each, 1))
+        self._after = jax.device_put(rows, self._host)  # the states that there may be by now
+        self._first = 0  # prefetches started in the first of them
+        self._started = 0  # since the last gate
+        self.resident: Int8[np.ndarray, "L N"] = np.asarray(state.cache.tier)
 
     def serve(self, event: Event, flight: Place | None) -> Decision:
         """Serves the demand of a gate; no prefetch has been started yet.
 
         Args:
-          event: what it asks for.
+          event: what it asks for; a pass begins with the first layer.
           flight: the copy on the link.
         """
-        self._before, self._asked = self._after, self._question(event, flight)
-        self._after, self._decision = self._serve(self._asked)
-        return self._decision
+        where: list[Any] = [_number(part) for part in flight or (NOTHING, 0)]
+        self._asked = Question(event, Flight(*where), self._row, _number(0))
+        self._before, self._first, self._started = self._after, 0, 0
+        return self._decide()
 
-    def serve_smooth(self, events: Event) -> int:
-        """Serves the layers of a pass, up to the first one that misses or wants something.
+    def count_hits(self, events: Event, number: int) -> None:
+        """Serves demands that find all they ask for, where no prefetch may be wanted.
+
+        Nothing waits for it.
 
         Args:
-          events: of all layers, stacked; nothing is on the link.
+          events: stacked; one length is one program.
+          number: how many of them, the first ones.
+        """
+        self._count(events, number, names=False)
+
+    def try_hits(self, events: Event, number: int) -> int:
+        """Serves demands that find all they ask for, up to the first that wants a prefetch.
+
+        Args:
+          events: stacked; nothing is on the link.
+          number: how many of them, the first ones.
 
         Returns:
           How many were served.
         """
-        return int(self._serve_pass(events))
-
-    def serve_hits(self, events: Event) -> None:
-        """Serves the layers of a pass while everything is resident; nothing waits for it.
-
-        Args:
-          events: of all layers, stacked.
-        """
-        self._serve_pass(events)
+        return int(self._count(events, number, names=True))
 
     def start_next(self) -> Place | None:
-        """Lets the first of the queue in, and its victims out; None if no other may come in.
-
-        An event is served anew with one start more, which is how the step knows of them.
-        """
-        asked, decision = self._asked, self._decision
-        assert asked is not None and decision is not None
-        more = asked._replace(starts=asked.starts + np.int32(1))
-        after, found = self._serve(more)
-        pairs = zip(decision.arrivals, found.arrivals, strict=True)
-        for ahead, (old, new) in enumerate(pairs, 1):
-            for expert in np.flatnonzero(new.started & ~old.started):
-                self._asked, self._after, self._decision = more, after, found
-                layer = (int(asked.event.layer) + ahead) % self._static[1].num_layers
-                return layer, int(expert)
-        return None
-
-    @property
-    def resident(self) -> Int8[np.ndarray, "L N"]:
-        """The tier of what is on the device, or has a slot reserved."""
-        assert self._decision is not None
-        return np.asarray(self._decision.resident)
+        """Lets the first of the queue in, and its victims out; None if no other may come in."""
+        before, self._started = self._decision, self._started + 1
+        if self._started - self._first >= self._starts_each:
+            self._first = self._started
+            self._asked = self._asked._replace(starts=_number(self._first))
+            self._decide()
+        else:
+            self._look_up()
+        ahead, experts = np.nonzero(self._decision.started & ~before.started)
+        if not len(experts):
+            return None
+        layer = int(self._asked.event.layer) + 1 + int(ahead[0])
+        return layer % self._shape.num_layers, int(experts[0])
 
     @property
     def counts(self) -> Counts:
@@ -189,159 +141,49 @@ class Decisions:
 
     @property
     def _state(self) -> Replay:
-        return self._wire.unpack(np.asarray(self._after))
+        return self._wire.unpack(np.asarray(self._after)[self._row])
 
-    def _question(self, event: Event, flight: Place | None = None) -> _Question:
-        where: list[Any] = [np.int32(part) for part in flight or (NOTHING, 0)]
-        asked = _Question(event, Flight(*where), np.asarray(0, np.int32), np.asarray(self._begins))
-        self._begins = False
-        return asked
+    @property
+    def _row(self) -> Int[np.ndarray, ""]:
+        return _number(self._started - self._first)
 
-    def _serve(self, asked: _Question) -> tuple[Int[Array, " R"], Decision]:
-        wires = self._wire, Wire.of(asked)
-        answers = _answers(*self._static, *wires, *self._traced)
-        rows = self._before, wires[1].pack(asked)
-        after, row = _serve(*self._static, *wires, answers, *self._traced, *rows)
-        return after, answers.unpack(np.asarray(row))
+    def _decide(self) -> Decision:
+        """Asks for the decisions of the next numbers of starts."""
+        if self._deciding is None:
+            program = self._program(Wire.of(self._asked))
+            inputs = self._fixed, self._before, program.question.pack(self._asked)
+            made = jax.eval_shape(lambda *inputs: decide(program, *inputs)[1], *inputs)
+            self._deciding = Static((program, Wire.of(made, skip=1)))
+        program, self._answer = self._deciding.value
+        row = program.question.pack(self._asked)
+        self._after, answers = decide_now(self._deciding, self._fixed, self._before, row)
+        self._answers = np.asarray(answers)
+        return self._look_up()
 
-    def _serve_pass(self, events: Event) -> Int[Array, ""]:
-        asked = self._question(events)
-        wires = self._wire, Wire.of(asked)
-        rows = self._after, wires[1].pack(asked)
-        self._after, smooth = _serve_pass(*self._static, *wires, *self._traced, *rows)
-        return smooth
+    def _look_up(self) -> Decision:
+        self._decision: Decision = self._answer.unpack(self._answers[self._row])
+        self.resident = np.asarray(self._decision.resident)
+        return self._decision
 
+    def _count(self, events: Event, number: int, *, names: bool) -> Int[Array, ""]:
+        hits = Hits(events, _number(number), self._row)
+        if names not in self._counting:
+            self._counting[names] = Static((self._program(Wire.of(hits)), names))
+        static = self._counting[names]
+        row = static.value[0].question.pack(hits)
+        self._after, served = count_hits_now(static, self._fixed, self._after, row)
+        self._first = self._started = 0
+        return served
 
-_ANSWERS: dict[Any, Wire] = {}
-
-
-def _answers(strategy: Strategy, shape: ModelShape, held: Wire, asks: Wire, *traced: Any) -> Wire:
-    """Returns how the answers to such questions are wired."""
-    key = strategy, shape, held, asks
-    if key not in _ANSWERS:
-
-        def answer(params: Any, capacity: Any, units: Any, state: Any, asked: Any) -> Decision:
-            return _step(strategy, shape, params, capacity, units, state, asked)[1]
-
-        trees = (held.like(), asks.like())
-        _ANSWERS[key] = Wire.of(jax.eval_shape(answer, *traced, *trees))
-    return _ANSWERS[key]
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _serve(
-    strategy: Strategy,
-    shape: ModelShape,
-    held: Wire,
-    asks: Wire,
-    answers: Wire,
-    params: StrategyParams,
-    capacity: Int[Array, " W"],
-    units: Int[Array, "L Q"],
-    state: Int[Array, " R"],
-    asked: Int[Array, " M"],
-) -> tuple[Int[Array, " R"], Int[Array, " A"]]:
-    """Takes a step; all that goes in and comes out is in rows, see `Wire`."""
-    before, question = held.unpack(state), asks.unpack(asked)
-    after, decision = _step(strategy, shape, params, capacity, units, before, question)
-    return held.join(after), answers.join(decision)
+    def _program(self, question: Wire) -> Program:
+        told = not self.sure
+        return Program(self._strategy, self._shape, told, self._wire, question, self._starts_each)
 
 
-def _step(
-    strategy: Strategy,
-    shape: ModelShape,
-    params: StrategyParams,
-    capacity: Int[Array, " W"],
-    units: Int[Array, "L Q"],
-    state: Replay,
-    asked: _Question,
-) -> tuple[Replay, Decision]:
-    """Serves an event in whose window `starts` prefetches are started, and counts it."""
-    event, flight, starts, begins = asked
-    state = jax.tree.map(partial(jnp.where, begins), begin_pass(state), state)
-    setting = Setting(strategy, shape, params, capacity, units)
-    busy = jnp.where(flight.layer == NOTHING, 0, REMAINING_TICKS)
-    state = state._replace(link=Link(flight, busy))
-    costs, pass_costs = _window(units, jnp.asarray(starts))
-    state, service = serve_event(setting, costs, pass_costs, state, event)
-    state = state._replace(counts=_add(state.counts, service.counts, event.layer))
-    arrivals = tuple(Queue(one.queued, one.started) for one in service.arrivals)
-    return state, Decision(service.event, service.served, state.cache.tier, arrivals)
+def _number(value: int) -> Int[np.ndarray, ""]:
+    return np.asarray(value, np.int32)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _serve_pass(
-    strategy: Strategy,
-    shape: ModelShape,
-    held: Wire,
-    asks: Wire,
-    params: StrategyParams,
-    capacity: Int[Array, " W"],
-    units: Int[Array, "L Q"],
-    row: Int[Array, " R"],
-    questions: Int[Array, " M"],
-) -> tuple[Int[Array, " R"], Int[Array, ""]]:
-    """Serves events as long as they are hits alone, and says how many there were."""
-    state, asked = held.unpack(row), asks.unpack(questions)
-    state = jax.tree.map(partial(jnp.where, asked.begins), begin_pass(state), state)
-    no = jnp.bool_(False)
-
-    def one(
-        carried: tuple[Replay, Bool[Array, ""]], event: Event
-    ) -> tuple[tuple[Replay, Bool[Array, ""]], Bool[Array, ""]]:
-        state, going = carried
-        question = asked._replace(event=event, begins=no)
-        after, found = _step(strategy, shape, params, capacity, units, state, question)
-        wanted = [one.queued.any() for one in found.arrivals]
-        missing = found.event.used & ~found.served.hit
-        going = going & ~jnp.stack([missing.any(), *wanted]).any()
-        return (jax.tree.map(partial(jnp.where, going), after, state), going), going
-
-    (state, _), going = jax.lax.scan(one, (state, jnp.bool_(True)), asked.event)
-    return held.join(state), jnp.sum(going, dtype=jnp.int32)
-
-
-def _window(units: Int[Array, "L Q"], starts: Int[Array, ""]) -> tuple[Costs, PassCosts]:
-    """Returns costs by which the next gate fires when `starts` prefetches have been started.
-
-    Computing takes no time and every load the same. The window goes on for that many loads behind
-    the demand; the rest of a copy in flight that nothing waits for is less than one of them.
-    """
-    zero = jnp.int32(0)
-    per_pass = jnp.zeros(1, jnp.int32)
-    costs = Costs(
-        attention=per_pass,
-        shared=per_pass,
-        head=per_pass,
-        expert_memory=jnp.zeros(units.shape[1], jnp.int32),
-        expert_per_1024=zero,
-        host_memory=zero,
-        host_per_1024=zero,
-        load=jnp.full_like(units, TRANSFER_TICKS),
-        overlap=jnp.bool_(True),
-    )
-    return costs, PassCosts(zero, zero, shared=starts * TRANSFER_TICKS, head=zero)
-
-
-def _add(counts: Counts, one: Counts, layer: Int[Array, ""]) -> Counts:
-    """Returns `counts` with those of an event of `layer`; prefetches count for their target."""
-    num_layers = counts.accesses.shape[0]
-
-    def by_target(total: Int[Array, " L"], ahead: Int[Array, " D"]) -> Int[Array, " L"]:
-        targets = (layer + 1 + jnp.arange(ahead.shape[0])) % num_layers
-        return total.at[targets].add(ahead)
-
-    added = {
-        name: getattr(counts, name).at[layer].add(getattr(one, name))
-        for name in Counts._fields
-        if name not in ("queued", "prefetched")
-    }
-    return Counts(
-        queued=by_target(counts.queued, one.queued),
-        prefetched=by_target(counts.prefetched, one.prefetched),
-        **added,
-    )
-
-
-def _int32(values: Integer[np.ndarray, "..."]) -> Integer[np.ndarray, "..."]:
-    return values.astype(np.int32)
+def _is_sure(strategy: Strategy, tiers: int) -> bool:
+    fetches = strategy.miss.plan is MISSES["fetch"].plan
+    return fetches and strategy.routing.choose is None and tiers == 1

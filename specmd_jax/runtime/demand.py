@@ -6,8 +6,9 @@ its recording decide alike to the last count.
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Array, Float, Integer
 
 from specmd_jax.errors import InputError
 from specmd_jax.policy import LOGITS, PREDICTED, PROBS
@@ -16,16 +17,21 @@ from specmd_jax.types import LOGIT_ONE, ONE, Event
 
 
 class Asked(NamedTuple):
-    """What the gates of some layers chose, on the host; T counts the tokens of all sequences."""
+    """What the gates of some layers chose; T counts the tokens of all sequences."""
 
-    ids: Integer[np.ndarray, "L T K"]  # -1 where the token is padding
-    weights: Float[np.ndarray, "L T K"]
-    logits: Float[np.ndarray, "L T N"] | None
-    predicted: Float[np.ndarray, "L T D N"] | None  # for the layers 1..D ahead
+    ids: Integer[Array | np.ndarray, "L T K"]  # -1 where the token is padding
+    weights: Float[Array | np.ndarray, "L T K"]
+    logits: Float[Array | np.ndarray, "L T N"] | None
+    predicted: Float[Array | np.ndarray, "L T D N"] | None  # for the layers 1..D ahead
 
-    def of(self, layer: int) -> "Asked":
-        """Returns the choice of one of them."""
-        return Asked._make(None if part is None else part[layer : layer + 1] for part in self)
+    def of(self, layers: slice) -> "Asked":
+        """Returns the choice of some of them."""
+        return Asked._make(None if part is None else part[layers] for part in self)
+
+
+def fetch(parts: list[Asked]) -> list[Asked]:
+    """Returns choices on the host."""
+    return [Asked(*part) for part in jax.device_get([tuple(part) for part in parts])]
 
 
 def join_asked(parts: list[Asked]) -> Asked:
@@ -38,9 +44,9 @@ def join_asked(parts: list[Asked]) -> Asked:
 
 
 class Moment(NamedTuple):
-    """When gates ask."""
+    """When gates ask; where it is said of several passes, they are alike."""
 
-    step: int  # the pass, from 0
+    step: int  # the first pass, from 0
     layer: int  # of the first of them
     num_layers: int  # of the model
     prefill: bool
@@ -48,10 +54,11 @@ class Moment(NamedTuple):
 
 
 def make_events(asked: Asked, moment: Moment, num_experts: int, reads: frozenset[str]) -> Event:
-    """Returns the events of some layers, stacked, as numpy values.
+    """Returns the events of layers that follow on each other, stacked, as numpy values.
 
     Args:
-      asked: by their gates; at least one token is no padding.
+      asked: by their gates, on the host; at least one token is no padding, and the same ones are
+        in all of them.
       moment: of the first gate.
       num_experts: of a layer.
       reads: `Strategy.reads`; of what is not in it nothing is worked out.
@@ -65,21 +72,23 @@ def make_events(asked: Asked, moment: Moment, num_experts: int, reads: frozenset
     logits = probs = None
     if reads & {LOGITS, PROBS}:
         assert asked.logits is not None
-        logits, probs = _scores(asked.logits[:, real].astype(np.float64))
+        logits, probs = _scores(np.asarray(asked.logits)[:, real].astype(np.float64))
     predicted = None
     if PREDICTED in reads:
         assert asked.predicted is not None
-        predicted = np.rint(asked.predicted[:, real].astype(np.float64) * ONE).max(axis=1)
-        predicted = predicted.astype(np.int32)
-    step, first, num_layers, prefill, fresh = moment
-    layer = np.arange(first, first + len(routed), dtype=np.int32)
-    alike = {"step": np.int32(step), "tokens": np.int32(tokens), "prefill": np.bool_(prefill)}
+        shares = np.asarray(asked.predicted)[:, real].astype(np.float64)
+        predicted = np.rint(shares * ONE).max(axis=1).astype(np.int32)
+    first = moment.step * moment.num_layers + moment.layer
+    clock = np.arange(first, first + len(routed), dtype=np.int32)
+    step, layer = np.divmod(clock, np.int32(moment.num_layers))
     values = {
-        **{name: np.full(len(layer), value) for name, value in alike.items()},
-        "clock": step * num_layers + layer,
+        "clock": clock,
+        "step": step,
         "layer": layer,
-        "fresh": (layer == 0) & fresh,
-        "valid": np.ones(len(layer), bool),
+        "tokens": np.full(len(clock), tokens, np.int32),
+        "prefill": np.full(len(clock), moment.prefill),
+        "fresh": (layer == 0) & moment.fresh,
+        "valid": np.ones(len(clock), bool),
         "used": routed > 0,
         "routed": routed,
         "gate": gate,

@@ -10,19 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Int, Shaped
 
 from specmd_jax.batch import Tally
 from specmd_jax.errors import InputError
-from specmd_jax.models import Decoder, Gate, KvCache, LayerPrograms, Pass
+from specmd_jax.models import Decoder, Gate, KvCache, Pass
 from specmd_jax.models.programs import take_apart
 from specmd_jax.policy import LOGITS, PREDICTED, PROBS
 from specmd_jax.runtime.budget import make_budget
 from specmd_jax.runtime.decisions import Decisions
-from specmd_jax.runtime.demand import Asked, Moment, event_of, join_asked, make_events
-from specmd_jax.runtime.foresight import Foresight
+from specmd_jax.runtime.demand import Asked, Moment, fetch, join_asked
+from specmd_jax.runtime.legs import Legs
 from specmd_jax.runtime.link import DirectLink, Link
 from specmd_jax.runtime.main_loop import LANES, MainLoop
 from specmd_jax.runtime.pace import Pace, RealTime
@@ -35,7 +35,6 @@ from specmd_jax.runtime.walk import Walk
 from specmd_jax.runtime.watchdog import Watchdog, Watching
 from specmd_jax.runtime.whole_pass import Hoped, run_whole
 from specmd_jax.study import Answer, Setup
-from specmd_jax.types import Event
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,7 @@ class OffloadedModel:
         foreseen = strategy.lookahead if PREDICTED in strategy.reads else 0
         self._lookahead = max(foreseen, wanted.lookahead)
         self._scores = wanted.scores or bool(strategy.reads & {LOGITS, PROBS})
-        self._foresight = Foresight(decoder, self._lookahead)
-        self._programs = LayerPrograms(decoder)
+        self._legs = Legs(decoder, self._lookahead, self._scores)
         self._whole = take_apart(decoder)
         self._decisions = Decisions(
             strategy,
@@ -129,13 +127,14 @@ class OffloadedModel:
         self.stalls_s: list[float] = []
         self._begun: Bool[np.ndarray, " B"] = np.zeros(0, bool)
         self._smooth = False
-        self._unsettled: Hoped | None = None
+        self._step = -1
 
     def expect_hits(self) -> None:
         """Has the next pass dispatched whole, if every expert has room: it will be sooner or later.
 
         So a warm-up compiles what a run comes to only after it has loaded everything.
         """
+        self._main.warm(self._lookahead)
         units, experts = self.budget.copies.units[:, 0], self.config.spec.num_experts
         self._smooth = self._hopeful and self.budget.num_pages >= experts * int(units.sum())
 
@@ -156,7 +155,7 @@ class OffloadedModel:
         Raises:
           InputError: an eviction policy's score was not a number.
         """
-        self._settle()
+        self._main.settle()
         if self._decisions.broken:
             raise InputError(
                 "an eviction policy returned NaN as a score: its victims would be arbitrary"
@@ -177,17 +176,14 @@ class OffloadedModel:
         prefill = length > 1 or start == 0
         stalled, rough = self._main.stall_s, self._main.rough
         hoped = self._hope(tokens, cache) if self._smooth and not prefill else None
-        self._settle()  # the pass before, while this one is computed
         self._prefill = prefill
+        self._main.settle(if_due=True)  # while this pass is computed, if it is
         if start == 0:
             self._begun = np.zeros(batch, bool)
         if hoped is None:
-            walk = Walk.over(cache, length, self._programs.embed(tokens))
+            walk = Walk.begin(self._legs, tokens, cache)
             self._go(walk)
-            done = walk.end(self._programs)
-        elif self._main.holds_all:
-            self._unsettled = hoped
-            done = Pass(hoped.logits, hoped.gates, hoped.cache)
+            done = walk.end()
         else:
             done = self._hold_to(hoped, cache)
         self._smooth = self._hopeful and self._main.rough == rough
@@ -195,106 +191,72 @@ class OffloadedModel:
         return done
 
     def _go(self, walk: Walk) -> None:
-        """Runs the layers that are left."""
-        while (index := walk.next_layer) is not None:
-            stream, walk.pasts[index], gate = self._programs.attend(
-                index, walk.stream, walk.span, walk.pasts[index]
-            )
-            if gate is None:
-                walk.pass_by(stream)
-            else:
-                gate = self._gate(len(walk.gates), gate)
-                self._serve(walk, stream, gate, self._ask(len(walk.gates), gate))
+        """Runs the legs that are left."""
+        while walk.at.gate is not None:
+            self._serve(walk, *self._choice(walk))
         self._staging.pace.end_pass()
         self._record(walk.asked)
 
-    def _gate(self, layer: int, gate: Gate) -> Gate:
-        """Returns what a gate is taken to have chosen: what it chose."""
-        del layer
-        return gate
+    def _choice(self, walk: Walk) -> tuple[Gate, Asked]:
+        """Returns what the gate where a walk stands is taken to have chosen: what it chose."""
+        gate, asked = walk.at.gate, walk.at.asked
+        assert gate is not None and asked is not None
+        return gate, asked
 
-    def _serve(self, walk: Walk, stream: Float[Array, "B S H"], gate: Gate, asked: Asked) -> None:
-        out = self._experts(len(walk.gates), gate, asked)
-        index = walk.next_layer
-        assert index is not None
-        walk.take(self._programs.finish(index, stream, gate.hidden, out), gate, asked)
-
-    def _ask(self, layer: int, gate: Gate) -> Asked:
-        """Brings what a gate chose to the host: the one wait of a layer."""
-        foreseen = self._foresight(layer, gate.hidden) if self._lookahead else []
-        logits = gate.logits if self._scores else None
-        ids, weights, logits, foreseen = jax.device_get((gate.ids, gate.weights, logits, foreseen))
-        logits = None if logits is None else logits[None]
-        if not self._lookahead:
-            return Asked(ids[None], weights[None], logits, None)
-        nothing = np.zeros((len(ids), self.config.spec.num_experts), np.float32)
-        past_end = [nothing] * (self._lookahead - len(foreseen))
-        predicted = np.stack([*foreseen, *past_end], axis=1)
-        return Asked(ids[None], weights[None], logits, predicted[None])
-
-    def _experts(self, layer: int, gate: Gate, asked: Asked) -> Float[Array, "T H"]:
-        real = (asked.ids[0] >= 0).any(axis=1)
-        if not real.any():  # a pass of padding alone is none
-            return jax.numpy.zeros_like(gate.hidden)
-        if layer == 0:
-            self._begin_pass(real)
+    def _serve(self, walk: Walk, gate: Gate, asked: Asked) -> None:
+        """Serves a gate, and goes on to the next."""
+        ids = np.asarray(asked.ids)  # the one wait of a layer
+        asked = asked._replace(ids=ids)
+        walk.asked.append(asked)
+        if walk.layer == 0:
+            self._begin_pass((ids[0] >= 0).any(axis=1))
+        if self._empty:
+            walk.go(gate, jnp.zeros_like(gate.hidden))
+            return
         self._staging.pace.attend()
-        return self._main.serve(gate, event_of(self._events(layer, asked), 0))
+        self._main.serve(walk, gate, asked, self._moment(walk.layer))
 
     def _begin_pass(self, real: Bool[np.ndarray, " T"]) -> None:
+        self._empty = not real.any()  # a pass of padding alone is none
+        if self._empty:
+            return
         present = np.any(real.reshape(len(self._begun), -1), axis=1)
         self._fresh = bool((present & ~self._begun).any())
         self._begun = self._begun | present
-        self._step = self._decisions.next_step
+        self._step += 1
         self._staging.pace.begin_pass(int(real.sum()))
 
-    def _events(self, layer: int, asked: Asked) -> Event:
-        spec = self.config.spec
-        moment = Moment(self._step, layer, spec.num_moe_layers, self._prefill, self._fresh)
-        return make_events(asked, moment, spec.num_experts, self.setup.strategy.reads)
+    def _moment(self, layer: int) -> Moment:
+        num_layers = self.config.spec.num_moe_layers
+        return Moment(self._step, layer, num_layers, self._prefill, self._fresh)
 
     def _hope(self, tokens: Int[Array, "B S"], cache: KvCache) -> Hoped | None:
         """Runs a pass as a whole; None, and nothing has happened, if a copy is on the link."""
 
         def run(slots: Shaped[Array, "U page"], pages: Int[np.ndarray, "L N"]) -> Hoped:
-            how = self.store.packings[0], self._lookahead, self._scores
             structure, weights = self._whole
-            inputs = tokens, cache.span, cache.layers
-            return run_whole(structure, *how, weights, slots, pages, *inputs)
+            static = structure, self._main.compute_by[0], self._lookahead
+            return run_whole(*static, weights, slots, pages, tokens, cache.span, cache.layers)
 
         return self._main.on_slots(run)
 
-    def _settle(self) -> None:
-        """Counts a pass that needed no decision, because every expert is on the device."""
-        if self._unsettled is None:
-            return
-        hoped, self._unsettled = self._unsettled, None
-        asked, events = self._look_at(hoped)
-        self._decisions.serve_hits(events)
-        self._record([asked])
-
-    def _look_at(self, hoped: Hoped) -> tuple[Asked, Event]:
-        """Returns what the gates of a hopeful pass chose, which begins it for the decisions."""
-        asked = Asked(*jax.device_get(hoped.asked))
-        self._begin_pass((asked.ids[0] >= 0).any(axis=1))
-        self._decisions.begin_pass()
-        return asked, self._events(0, asked)
-
     def _hold_to(self, hoped: Hoped, cache: KvCache) -> Pass:
-        """Makes of a hopeful pass what it should have been."""
-        asked, events = self._look_at(hoped)
-        right = self._decisions.serve_smooth(events)
+        """Makes of a hopeful pass, which is one of decode, what it should have been."""
+        gates = hoped.gates
+        logits = gates.logits if self._scores else None
+        asked = Asked(gates.ids, gates.weights, logits, hoped.foreseen)
+        self._step, self._fresh, self._empty = self._step + 1, False, False
+        right = self._main.serve_hits(asked, self._moment(0))
         if right == self.config.spec.num_moe_layers:
             self._record([asked])
-            return Pass(hoped.logits, hoped.gates, hoped.cache)
-        walk = Walk.resumed(hoped, cache.span, asked, right, self.config)
-        self._serve(walk, hoped.streams[right], hoped.gates[right], asked.of(right))
+            return Pass(hoped.logits, (), hoped.cache)
+        walk = Walk.resume(self._legs, hoped, cache.span, asked, right)
         self._go(walk)
-        return walk.end(self._programs)
+        return walk.end()
 
     def _record(self, asked: list[Asked]) -> None:
         if self.recorder is not None:
-            self.recorder.add(_seen(join_asked(asked), self.recorder.wanted))
+            self.recorder.add(_seen(join_asked(fetch(asked)), self.recorder.wanted))
 
 
 def _seen(asked: Asked, wanted: Wanted) -> Seen:

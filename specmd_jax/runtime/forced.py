@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Int
+from jaxtyping import Array, Int
 
 from specmd_jax.errors import InputError
 from specmd_jax.model_zoo import GroupedQuery, ModelSpec
@@ -22,10 +22,12 @@ from specmd_jax.models import Decoder, DecoderConfig, ExpertWeights, Gate, KvCac
 from specmd_jax.models.config import Attention, Rope, Router
 from specmd_jax.models.kv_cache import empty_cache
 from specmd_jax.policy import LOGITS, PREDICTED, PROBS
+from specmd_jax.runtime.demand import Asked
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.link import DirectLink, Link
 from specmd_jax.runtime.measured import Generation, summarise_run
 from specmd_jax.runtime.store import ExpertStore
+from specmd_jax.runtime.walk import Walk
 from specmd_jax.study import Setup
 from specmd_jax.traces import PAD, PREFILL, Trace
 
@@ -81,10 +83,14 @@ class ForcedModel(OffloadedModel):
         """Takes what the gates of the next pass shall choose."""
         self._rows = ids.astype(np.int32), weights.astype(np.float32)
 
-    def _gate(self, layer: int, gate: Gate) -> Gate:
-        assert self._rows is not None
-        ids, weights = (part[:, layer] for part in self._rows)
-        return gate._replace(ids=jnp.asarray(ids), weights=jnp.asarray(weights))
+    def _choice(self, walk: Walk) -> tuple[Gate, Asked]:
+        assert self._rows is not None and walk.at.gate is not None
+        ids, weights = (part[:, walk.layer] for part in self._rows)
+        gate = walk.at.gate._replace(ids=jnp.asarray(ids), weights=jnp.asarray(weights))
+        return gate, Asked(ids[None], weights[None], None, None)
+
+    def _hope(self, tokens: Int[Array, "B S"], cache: KvCache) -> None:
+        """Never: a program of a whole pass asks the gates themselves."""
 
 
 def replay_passes(

@@ -7,32 +7,39 @@ under way at a time, so that what is in transit is bounded, too.
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Int, Shaped
 
 from specmd_jax.models import DecoderConfig, Gate
-from specmd_jax.runtime.decisions import Decision, Decisions
+from specmd_jax.runtime.decisions import Decisions, Place
+from specmd_jax.runtime.demand import Asked, Moment, event_of, fetch
 from specmd_jax.runtime.fates import meet_fates
+from specmd_jax.runtime.hits import Hits, found_from_start
 from specmd_jax.runtime.host_experts import HostExperts
 from specmd_jax.runtime.link import Delivery, Link
 from specmd_jax.runtime.pace import Pace
 from specmd_jax.runtime.prefetch_loop import name_of
 from specmd_jax.runtime.slots import Slots
+from specmd_jax.runtime.steps import Decision
 from specmd_jax.runtime.store import ExpertStore
+from specmd_jax.runtime.walk import Walk
 from specmd_jax.runtime.watchdog import Watching
 from specmd_jax.runtime.waves import (
     Blocks,
     combine_now,
-    compute_all_now,
     compute_arrived_now,
     compute_held_now,
     lay_out_now,
 )
+from specmd_jax.runtime.work import Work, sure_work, work_of
+from specmd_jax.static import Static
 from specmd_jax.strategy import Strategy
-from specmd_jax.types import ABSENT, Event
+from specmd_jax.types import Event
 
 Result = TypeVar("Result")
 
@@ -46,6 +53,7 @@ class MainLoop:
       stall_s: time that the device had nothing to compute because of the link.
       late_s: of this, for prefetches that were still on their way.
       rough: gates so far that missed something, or after which something was wanted.
+      compute_by: how the experts of each tier are read and computed.
     """
 
     def __init__(
@@ -79,34 +87,110 @@ class MainLoop:
         self.stall_s, self.late_s, self.rough = 0.0, 0.0, 0
         self._config, self._lossy = config, strategy.open_loop
         self._routing = strategy.routing.choose is not None
+        self._prefetches = strategy.prefetches
+        self._plain = len(store.packings) == 1 and not self._routing
+        self._hits = Hits(decisions, store.shape[1], strategy.reads)
+        self._everyone = jnp.ones(store.shape[1], bool)
+        self.compute_by = [Static((one, config.activation)) for one in store.packings]
         self._decisions, self._slots, self._store = decisions, slots, store
         self._link, self._watchdog, self._pace = link, watchdog, pace
         self._lanes, self._clock = lanes, clock
         self._host = HostExperts(config.activation, store)
 
-    def serve(self, gate: Gate, event: Event) -> Float[Array, "T H"]:
-        """Returns what the routed experts of a layer make of its tokens.
+    def serve(self, walk: Walk, gate: Gate, asked: Asked, moment: Moment) -> None:
+        """Has the routed experts of a layer computed, and the walk go on with them.
 
         Args:
-          gate: of the layer.
-          event: what it asks for.
+          walk: which is at the gate of the layer.
+          gate: the gate.
+          asked: what it chose, its ids on the host.
+          moment: when it did.
 
         Raises:
           TransferFailed: an expert cannot be loaded.
           WatchdogFailed: prefetching failed.
         """
         flight = self._watchdog.hold()
-        if event.layer == 0:
-            self._decisions.begin_pass()  # no earlier: prefetches still belonged to the last one
+        if flight is None and self._nothing_wanted and self._found(asked.ids, walk.layer):
+            self._go_held(walk, gate, 0, self._everyone)
+            self._hits.note(asked, moment)
+            self._pace.compute_held(lambda: self._sure_work(self._event(asked, moment), None))
+            return
+        self._hits.settle()
+        event = self._event(asked, moment)
+        if self._decisions.sure:
+            decide = partial(self._decide, event, flight)
+            self._carry_out(walk, gate, self._sure_work(event, flight), decide)
+            return
+        decision = self._decide(event, flight)
+        assert decision.fates is not None
+        if self._lossy:
+            gate = meet_fates(self._config, self._routing, gate, *decision.fates)
+        self._carry_out(walk, gate, work_of(decision.fates), lambda: decision)
+
+    def serve_hits(self, asked: Asked, moment: Moment) -> int:
+        """Serves the layers of a pass up to the first that needs a decision, and says how many.
+
+        Args:
+          asked: by all of them.
+          moment: of the first.
+        """
+        if self.holds_all:
+            self._hits.note(asked, moment)
+            return len(asked.ids)
+        count = self._found(asked.ids)  # waits for the pass
+        if self._nothing_wanted and count == len(asked.ids):
+            self._hits.note(asked, moment)
+            return count
+        (asked,) = fetch([asked])
+        if self._nothing_wanted:
+            if count:
+                self._hits.note(asked.of(slice(count)), moment)
+            return count
+        self._hits.settle()
+        return self._decisions.try_hits(self._hits.events(asked, moment), count)
+
+    def settle(self, *, if_due: bool = False) -> None:
+        """Has everything counted that was served.
+
+        Args:
+          if_due: only if there is much of it.
+        """
+        if self._hits.due or not if_due:
+            self._hits.settle()
+
+    def warm(self, lookahead: int) -> None:
+        """Has compiled what hits come to, however late in a run they do.
+
+        Args:
+          lookahead: layers that the gates foresee.
+        """
+        self._hits.warm(self._config.spec.shape, lookahead)
+
+    @property
+    def _nothing_wanted(self) -> bool:
+        """Whether a gate that finds all it asks for needs no decision."""
+        return self._plain and (not self._prefetches or self.holds_all)
+
+    def _found(self, ids: Int[Array | np.ndarray, "layers T K"], layer: int = 0) -> int:
+        return found_from_start(self._slots.there, np.asarray(ids), layer)
+
+    def _event(self, asked: Asked, moment: Moment) -> Event:
+        return event_of(self._hits.events(fetch([asked])[0], moment), 0)
+
+    def _sure_work(self, event: Event, flight: Place | None) -> Work:
+        return sure_work(event, self._slots.tier[int(event.layer)], flight)
+
+    def _decide(self, event: Event, flight: Place | None) -> Decision:
+        """Has an event decided, and those that leave the cache out of their slots."""
         decision = self._decisions.serve(event, flight)
         self._slots.hold(np.asarray(decision.resident))
-        self.rough += not decision.smooth
-        return self._carry_out(gate, decision)
+        return decision
 
     @property
     def holds_all(self) -> bool:
         """Whether every expert is on the device; nothing can be missing from then on."""
-        return bool((self._slots.tier != ABSENT).all())
+        return bool(self._slots.there.all())
 
     def on_slots(
         self, run: Callable[[Shaped[Array, "U page"], Int[np.ndarray, "L N"]], Result]
@@ -124,71 +208,76 @@ class MainLoop:
         with self._slots.reading() as weights:
             return run(weights, self._slots.first_pages)
 
-    def _carry_out(self, gate: Gate, decision: Decision) -> Float[Array, "T H"]:
-        event, served = decision.event, decision.served
-        if self._lossy:
-            gate = meet_fates(self._config, self._routing, gate, event, served)
-        layer = int(event.layer)
-        release = self._watchdog.release if decision.queued else None
-        if decision.all_held:
-            return self._compute_all(gate, decision, release)
-        loads = _Loads(self._link, self._store, decision, self._lanes, release)
-        blocks = lay_out_now(gate)
-        hosted = self._host.begin(layer, blocks, np.asarray(served.plan.on_host))
-        blocks = self._compute_held(blocks, decision, decision.held)
-        if served.late.any():
+    def _carry_out(
+        self, walk: Walk, gate: Gate, work: Work, decide: Callable[[], Decision]
+    ) -> None:
+        """Computes a layer; what it misses is sent for before anything else.
+
+        Who prefetches decides before the compute that prefetches hide behind, everybody else
+        while the device computes.
+        """
+        loads = _Loads(self._link, self._store, work, self._lanes)
+        decision = None
+        if self._prefetches:
+            decision = decide()
+            if decision.queued:
+                loads.then(self._watchdog.release)
+        if work.all_held:
+            tier = int(work.tier[work.held][0]) if work.held.any() else 0
+            self._go_held(walk, gate, tier, work.held)
+            self._note(work, decision or decide())
+            self._pace.compute_held(lambda: work)
+            return
+        blocks, layer = lay_out_now(gate), int(work.event.layer)
+        hosted = self._host.begin(layer, blocks, work.on_host)
+        blocks = self._compute_held(blocks, work, work.held)
+        decision = decision or decide()
+        self._note(work, decision)
+        if work.late.any():
             before = self.stall_s
             self._stall(blocks, self._watchdog.wait_landed)
             self.late_s += self.stall_s - before
-            blocks = self._compute_held(blocks, decision, np.asarray(served.late))
+            blocks = self._compute_held(blocks, work, work.late)
         if loads:
-            blocks = self._load(blocks, loads, decision)
-        self._pace.layer_done(decision)
-        return combine_now(self._host.merge(blocks, hosted), gate.weights)
+            blocks = self._load(blocks, loads, work, np.asarray(decision.streamed))
+        self._pace.layer_done(work)
+        walk.go(gate, combine_now(self._host.merge(blocks, hosted), gate.weights))
 
-    def _compute_all(
-        self, gate: Gate, decision: Decision, release: Callable[[], None] | None
-    ) -> Float[Array, "T H"]:
-        """Computes a layer whose experts are all in slots, of one tier, in one program."""
-        if release is not None:
-            release()  # before the compute that prefetches hide behind
-        layer, held = int(decision.event.layer), decision.held
-        tier = int(decision.served.tier[held][0]) if held.any() else 0
-        pages, packing = self._slots.pages(layer, tier), self._store.packings[tier]
+    def _note(self, work: Work, decision: Decision) -> None:
+        self.rough += not work.smooth or bool(decision.queued)
+
+    def _go_held(
+        self, walk: Walk, gate: Gate, tier: int, due: Bool[Array | np.ndarray, " N"]
+    ) -> None:
+        """Computes a layer whose experts are all in slots, of one tier, and what follows it."""
+        pages = self._slots.pages(walk.layer, tier)
         with self._slots.reading() as weights:
-            activation = self._config.activation
-            out = compute_all_now(packing, activation, gate, weights, pages, held)
-        self._pace.compute(decision, held)
-        self._pace.layer_done(decision)
-        return out
+            walk.go_held(gate, self.compute_by[tier], weights, pages, due)
 
-    def _compute_held(
-        self, blocks: Blocks, decision: Decision, experts: Bool[np.ndarray, " N"]
-    ) -> Blocks:
-        layer = int(decision.event.layer)
-        for tier, packing in enumerate(self._store.packings):
-            due = experts & (decision.served.tier == tier)
+    def _compute_held(self, blocks: Blocks, work: Work, experts: Bool[np.ndarray, " N"]) -> Blocks:
+        layer = int(work.event.layer)
+        for tier, how in enumerate(self.compute_by):
+            due = experts & (work.tier == tier)
             if due.any():
                 pages = self._slots.pages(layer, tier)
                 with self._slots.reading() as weights:
-                    activation = self._config.activation
-                    blocks = compute_held_now(packing, activation, blocks, weights, pages, due)
-        self._pace.compute(decision, experts)
+                    blocks = compute_held_now(how, blocks, weights, pages, due)
+        self._pace.compute(work, experts)
         return blocks
 
-    def _load(self, blocks: Blocks, loads: "_Loads", decision: Decision) -> Blocks:
-        layer, served = int(decision.event.layer), decision.served
+    def _load(
+        self, blocks: Blocks, loads: "_Loads", work: Work, streamed: Bool[np.ndarray, " N"]
+    ) -> Blocks:
+        layer = int(work.event.layer)
         while loads:
             expert, delivery = loads.first
             row = self._stall(blocks, delivery.wait)
-            if not served.streamed[expert]:
+            if not streamed[expert]:
                 self._slots.fill(layer, expert, row)
-            packing = self._store.packings[int(served.tier[expert])]
-            blocks = compute_arrived_now(
-                packing, self._config.activation, blocks, row, np.int32(expert)
-            )
+            how = self.compute_by[int(work.tier[expert])]
+            blocks = compute_arrived_now(how, blocks, row, np.int32(expert))
             jax.block_until_ready(blocks.out)  # what it arrived in is free for the next
-            self._pace.compute(decision, np.arange(len(served.tier)) == expert)
+            self._pace.compute(work, np.arange(len(work.tier)) == expert)
             loads.go_on()
         return blocks
 
@@ -202,24 +291,13 @@ class MainLoop:
 
 
 class _Loads:
-    """The demand loads of a layer, in ascending expert, a few at a time on the link.
+    """The demand loads of a layer, in ascending expert, a few at a time on the link."""
 
-    As soon as the last of them is sent, prefetches may queue up behind it: before the compute that
-    they hide behind.
-    """
-
-    def __init__(
-        self,
-        link: Link,
-        store: ExpertStore,
-        decision: Decision,
-        lanes: int,
-        all_sent: Callable[[], None] | None,
-    ):
+    def __init__(self, link: Link, store: ExpertStore, work: Work, lanes: int):
         self._link, self._store, self._lanes = link, store, lanes
-        self._layer, self._tier = int(decision.event.layer), decision.served.tier
-        self._all_sent = all_sent
-        self._waiting: deque[int] = deque(np.flatnonzero(decision.served.loaded).tolist())
+        self._layer, self._tier = int(work.event.layer), work.tier
+        self._then: Callable[[], None] | None = None
+        self._waiting: deque[int] = deque(np.flatnonzero(work.loaded).tolist())
         self._sent: deque[tuple[int, Delivery]] = deque()
         self._send()
 
@@ -229,6 +307,11 @@ class _Loads:
     @property
     def first(self) -> tuple[int, Delivery]:
         return self._sent[0]
+
+    def then(self, act: Callable[[], None]) -> None:
+        """Calls `act` as soon as the last of them is sent: prefetches queue up behind it."""
+        self._then = act
+        self._send()
 
     def go_on(self) -> None:
         """Leaves the first behind."""
@@ -241,6 +324,6 @@ class _Loads:
             copy = self._store[int(self._tier[expert]), self._layer, expert]
             delivery = Delivery(self._link, copy, name_of((self._layer, expert)))
             self._sent.append((expert, delivery))
-        if self._all_sent is not None and not self._waiting:
-            self._all_sent()
-            self._all_sent = None
+        if self._then is not None and not self._waiting:
+            self._then()
+            self._then = None

@@ -4,12 +4,13 @@ With a clock that this moves forward, the loops of the runtime take place in a t
 and two runs of the same passes are the same to the last tick.
 """
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
 
-from specmd_jax.runtime.decisions import Decision
+from specmd_jax.runtime.work import Work
 
 
 @runtime_checkable
@@ -28,11 +29,15 @@ class Pace(Protocol):
         """Attention and gate of a MoE layer are computed; its gate fires now."""
         ...
 
-    def compute(self, decision: Decision, experts: Bool[np.ndarray, " N"]) -> None:
+    def compute(self, work: Work, experts: Bool[np.ndarray, " N"]) -> None:
         """Some experts are computed on the device."""
         ...
 
-    def layer_done(self, decision: Decision) -> None:
+    def compute_held(self, work: Callable[[], Work]) -> None:
+        """All experts of a layer are computed, from slots; whoever cares may ask which."""
+        ...
+
+    def layer_done(self, work: Work) -> None:
         """The routed experts of a layer are computed, those on the host, too."""
         ...
 
@@ -50,10 +55,13 @@ class RealTime:
     def attend(self) -> None:
         """See `Pace`."""
 
-    def compute(self, decision: Decision, experts: Bool[np.ndarray, " N"]) -> None:
+    def compute(self, work: Work, experts: Bool[np.ndarray, " N"]) -> None:
         """See `Pace`."""
 
-    def layer_done(self, decision: Decision) -> None:
+    def compute_held(self, work: Callable[[], Work]) -> None:
+        """See `Pace`."""
+
+    def layer_done(self, work: Work) -> None:
         """See `Pace`."""
 
     def end_pass(self) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Int8, Integer, Shaped
+from jaxtyping import Array, Bool, Int, Int8, Integer, Shaped
 
 from specmd_jax.errors import InputError
 from specmd_jax.runtime.store import Packing, device_sharding
@@ -29,6 +29,7 @@ class Slots:
     Attributes:
       tier: of each (layer, expert) that has room, ABSENT of the others; its weights may still be
         on their way.
+      there: whether it has room; the last column stands for no expert, which needs none.
       nbytes: of all pages, on the device.
     """
 
@@ -44,6 +45,8 @@ class Slots:
           InputError: the device has not that much memory.
         """
         self.tier: Int8[np.ndarray, "L N"] = np.full(shape, ABSENT, np.int8)
+        self.there: Bool[np.ndarray, "L columns"] = np.zeros((shape[0], shape[1] + 1), bool)
+        self.there[:, -1] = True
         self._size = int(np.gcd.reduce([packing.size for packing in packings]))
         self._pages_of_tier = [packing.size // self._size for packing in packings]
         pages = max(self._pages_of_tier)
@@ -87,6 +90,7 @@ class Slots:
                 raise RuntimeError(f"{(tier != ABSENT).sum()} copies are more than fit")
             self._where[place][:pages] = [self._free.pop() for _ in range(pages)]
         self.tier = tier.copy()
+        self.there[:, :-1] = tier != ABSENT
 
     def pages(self, layer: int, tier: int = 0) -> Int[np.ndarray, "N pages"]:
         """Returns the pages of the experts of a layer, if they are of this tier.
@@ -114,15 +118,6 @@ class Slots:
         """Yields the weights of all pages, to be used before their memory is written to again."""
         with self._lock:
             yield self._weights
-
-
-def read_pages(
-    weights: Shaped[Array, "U page"], pages: Integer[Array, " pages"]
-) -> Shaped[Array, " P"]:
-    """Returns the row that lies in some pages; to be traced."""
-    if pages.shape[0] == 1:
-        return jax.lax.dynamic_index_in_dim(weights, pages[0], keepdims=False)
-    return weights[pages].reshape(-1)
 
 
 def _allot(num_pages: int, size: int, dtype: np.dtype) -> Shaped[Array, "U page"]:

@@ -1,79 +1,97 @@
-"""Where a pass stands on its way through the layers."""
+"""Where a pass stands on its way through the legs."""
 
 from dataclasses import dataclass, field
 
-from jaxtyping import Array, Float
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from specmd_jax.models import DecoderConfig, Gate, KvCache, LayerPrograms, Pass
+from specmd_jax.models import Gate, KvCache, Pass
 from specmd_jax.models.kv_cache import Remembered, Span
-from specmd_jax.runtime.demand import Asked
+from specmd_jax.runtime.demand import Asked, fetch
+from specmd_jax.runtime.legs import Arrival, Legs
+from specmd_jax.runtime.waves import How
 from specmd_jax.runtime.whole_pass import Hoped
 
 
 @dataclass
 class Walk:
-    """A pass under way: what the layers behind have left.
+    """A pass under way: what the legs behind have left.
 
     Attributes:
-      stream: the residual stream after them.
+      legs: of the decoder.
       span: where the tokens stand.
       length: tokens of each sequence.
-      pasts: what each layer remembers; of the layers behind with this pass's tokens.
-      gates: of the MoE layers behind.
-      asked: by these gates, in one or several parts.
+      pasts: what each decoder layer remembers; of the layers behind with this pass's tokens.
+      at: where the last leg arrived.
+      layer: the MoE layer at whose gate that is.
+      asked: by the gates behind, in one or several parts.
     """
 
-    stream: Float[Array, "B S H"]
+    legs: Legs
     span: Span
     length: int
     pasts: list[Remembered]
-    gates: list[Gate] = field(default_factory=list)
+    at: Arrival
+    layer: int = 0
     asked: list[Asked] = field(default_factory=list)
-    _done: int = 0
 
     @classmethod
-    def over(cls, cache: KvCache, length: int, stream: Float[Array, "B S H"]) -> "Walk":
-        """Returns a pass that has only embedded its tokens."""
-        return cls(stream, cache.span, length, list(cache.layers))
+    def begin(cls, legs: Legs, tokens: Int[Array, "B S"], cache: KvCache) -> "Walk":
+        """Returns a pass that has come to the first gate."""
+        pasts, own = list(cache.layers), legs.layers_of(0)
+        at = legs.begin(tokens, cache.span, tuple(pasts[own]))
+        pasts[own] = at.pasts
+        return cls(legs, cache.span, tokens.shape[1], pasts, at)
 
     @classmethod
-    def resumed(
-        cls, hoped: Hoped, span: Span, asked: Asked, right: int, config: DecoderConfig
-    ) -> "Walk":
+    def resume(cls, legs: Legs, hoped: Hoped, span: Span, asked: Asked, right: int) -> "Walk":
         """Returns a pass that was dispatched whole, as it stood at the gate of a MoE layer.
 
         What the layers from there on remember of it will be written anew, to the same place.
 
         Args:
+          legs: of the decoder.
           hoped: what it came to.
           span: of its tokens.
           asked: by all gates.
           right: MoE layer, all before which were right.
-          config: of the decoder.
         """
-        stream, gates = hoped.streams[right], list(hoped.gates[:right])
-        length = stream.shape[1]
-        before = [asked.of(layer) for layer in range(right)]
-        done = config.moe_layers[right]
-        return cls(stream, span, length, list(hoped.cache.layers), gates, before, done)
+        stream = hoped.streams[right]
+        gate = jax.tree.map(lambda values: values[right], hoped.gates)
+        (asked,) = fetch([asked])
+        at = Arrival(stream, (), gate, asked.of(slice(right, right + 1)), None)
+        pasts, before = list(hoped.cache.layers), [asked.of(slice(right))]
+        return cls(legs, span, stream.shape[1], pasts, at, right, before if right else [])
+
+    def go(self, gate: Gate, out: Float[Array, "T H"]) -> None:
+        """Goes on with what the experts of the layer made."""
+        begin = self.at.stream, gate.hidden, out
+        self._arrive(self.legs.go(self.layer + 1, *begin, self.span, self._own))
+
+    def go_held(
+        self,
+        gate: Gate,
+        how: How,
+        slots: Shaped[Array, "U page"],
+        pages: Int[Array | np.ndarray, "N pages"],
+        due: Bool[Array | np.ndarray, " N"],
+    ) -> None:
+        """Goes on with experts that are all in slots: computed in the same program."""
+        begin = self.at.stream, gate, slots, pages, due
+        self._arrive(self.legs.go_held(self.layer + 1, how, *begin, self.span, self._own))
+
+    def end(self) -> Pass:
+        """Returns the pass, all gates of which are behind; what they chose is told to recorders."""
+        assert self.at.logits is not None
+        after = KvCache(tuple(self.pasts), self.span.after(self.length))
+        return Pass(self.at.logits, (), after)
 
     @property
-    def next_layer(self) -> int | None:
-        """The decoder layer to run next; None at the end."""
-        return self._done if self._done < len(self.pasts) else None
+    def _own(self) -> tuple[Remembered, ...]:
+        return tuple(self.pasts[self.legs.layers_of(self.layer + 1)])
 
-    def pass_by(self, stream: Float[Array, "B S H"]) -> None:
-        """Leaves a dense layer behind."""
-        self.stream = stream
-        self._done += 1
-
-    def take(self, stream: Float[Array, "B S H"], gate: Gate, asked: Asked) -> None:
-        """Leaves a MoE layer behind."""
-        self.gates.append(gate)
-        self.asked.append(asked)
-        self.pass_by(stream)
-
-    def end(self, programs: LayerPrograms) -> Pass:
-        """Returns the pass, all layers of which are behind."""
-        after = KvCache(tuple(self.pasts), self.span.after(self.length))
-        return Pass(programs.unembed(self.stream), tuple(self.gates), after)
+    def _arrive(self, at: Arrival) -> None:
+        self.layer += 1
+        self.pasts[self.legs.layers_of(self.layer)] = at.pasts
+        self.at = at

@@ -7,7 +7,7 @@ lie: the same bits come out as with every expert on the device.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,8 @@ from specmd_jax.models.config import Activation
 from specmd_jax.models.decoder import Gate
 from specmd_jax.models.dispatch import BlockPlan, block_rows, combine_blocks, plan_blocks
 from specmd_jax.models.experts import ExpertWeights, apply_expert
-from specmd_jax.runtime.slots import read_pages
 from specmd_jax.runtime.store import Packing
+from specmd_jax.static import Static
 
 
 class Blocks(NamedTuple):
@@ -57,7 +57,7 @@ def compute_held(
     pages = pages[blocks.plan.expert]
 
     def expert_of(block: Array) -> ExpertWeights:
-        return packing.unpack(read_pages(weights, pages[block]))
+        return packing.read(weights, pages[block])
 
     return _compute(blocks, due[blocks.plan.expert], expert_of, activation)
 
@@ -117,8 +117,18 @@ cut = jax.lax.optimization_barrier  # where programs of their own would be cut
 
 lay_out_now = jax.jit(lay_out)
 combine_now = jax.jit(combine)
-compute_all_now = partial(jax.jit, static_argnums=(0, 1))(compute_all)
-compute_held_now = partial(jax.jit, static_argnums=(0, 1), donate_argnames="blocks")(compute_held)
-compute_arrived_now = partial(jax.jit, static_argnums=(0, 1), donate_argnames="blocks")(
-    compute_arrived
-)
+
+
+How = Static[tuple[Packing, Activation]]  # how weights are read and experts computed
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def compute_held_now(how: How, *args: Any) -> Blocks:
+    """See `compute_held`; the memory of the blocks is reused."""
+    return compute_held(*how.value, *args)
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def compute_arrived_now(how: How, *args: Any) -> Blocks:
+    """See `compute_arrived`; the memory of the blocks is reused."""
+    return compute_arrived(*how.value, *args)

@@ -16,8 +16,7 @@ from specmd_jax.models import Decoder, Gate, KvCache
 from specmd_jax.models.kv_cache import Remembered, Span
 from specmd_jax.models.programs import Structure
 from specmd_jax.runtime.seen import foresee
-from specmd_jax.runtime.store import Packing
-from specmd_jax.runtime.waves import compute_all, cut
+from specmd_jax.runtime.waves import How, compute_all, cut
 
 
 class Hoped(NamedTuple):
@@ -25,17 +24,16 @@ class Hoped(NamedTuple):
 
     logits: Float[Array, "B S V"]
     cache: KvCache
-    streams: tuple[Float[Array, "B S H"], ...]  # at the gate of each MoE layer
-    gates: tuple[Gate, ...]
-    asked: tuple[Array | None, ...]  # the fields of `Asked`, of all gates
+    streams: Float[Array, "L B S H"]  # at the gate of each MoE layer
+    gates: Gate  # of all of them, stacked
+    foreseen: Float[Array, "L T D N"] | None
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnames="pasts")
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnames="pasts")
 def run_whole(
     structure: Structure,
-    packing: Packing,
+    how: How,
     lookahead: int,
-    scores: bool,
     weights: list[Array],
     slots: Shaped[Array, "U page"],
     pages: Int[Array, "L N"],
@@ -47,9 +45,8 @@ def run_whole(
 
     Args:
       structure: of the decoder, with `weights`.
-      packing: of the experts, of one precision.
+      how: the experts are read and computed, which are of one precision.
       lookahead: layers ahead that are foreseen.
-      scores: whether the gates' logits are wanted.
       slots: the memory of all slots.
       pages: slot of each expert, negative if it has none.
       tokens: of the pass.
@@ -57,7 +54,7 @@ def run_whole(
       pasts: what each layer remembers; its memory is reused.
     """
     decoder: Decoder = structure.module(weights)
-    activation, everyone = decoder.config.activation, jnp.ones(pages.shape[1], bool)
+    everyone = jnp.ones(pages.shape[1], bool)
     stream, kept, streams, gates = cut(decoder.embed(tokens)), [], [], []
     for index, layer in enumerate(decoder.layers):
         stream, remembered, gate = cut(layer.attend(stream, span, pasts[index]))
@@ -65,24 +62,13 @@ def run_whole(
         if gate is None:
             continue
         here = jnp.maximum(pages[len(gates)], 0)[:, None]
-        out = compute_all(packing, activation, gate, slots, here, everyone)
+        out = compute_all(*how.value, gate, slots, here, everyone)
         streams.append(stream)
         gates.append(gate)
         stream = cut(layer.finish(stream, gate.hidden, out))
-    after = KvCache(tuple(kept), span.after(tokens.shape[1]))
-    asked = _asked(decoder, gates, lookahead, scores)
-    return Hoped(decoder.unembed(stream), after, tuple(streams), tuple(gates), asked)
-
-
-def _asked(
-    decoder: Decoder, gates: list[Gate], lookahead: int, scores: bool
-) -> tuple[Array | None, ...]:
     foreseen = None
     if lookahead:
         foreseen = foresee(decoder, [gate.hidden for gate in gates], lookahead).swapaxes(0, 1)
-    return (
-        jnp.stack([gate.ids for gate in gates]),
-        jnp.stack([gate.weights for gate in gates]),
-        jnp.stack([gate.logits for gate in gates]) if scores else None,
-        foreseen,
-    )
+    after = KvCache(tuple(kept), span.after(tokens.shape[1]))
+    stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *gates)
+    return Hoped(decoder.unembed(stream), after, jnp.stack(streams), stacked, foreseen)

@@ -26,17 +26,15 @@ class Wire:
     dtypes: tuple[np.dtype, ...]
 
     @classmethod
-    def of(cls, tree: Any) -> "Wire":
-        """Returns the wire for trees like this one, of arrays or of their shapes."""
+    def of(cls, tree: Any, skip: int = 0) -> "Wire":
+        """Returns the wire for trees like this one, of arrays or of their shapes.
+
+        Args:
+          skip: leading axes that the tree has and one row has not.
+        """
         leaves, structure = jax.tree.flatten(tree)
         dtypes = tuple(np.dtype(leaf.dtype) for leaf in leaves)
-        return cls(structure, tuple(leaf.shape for leaf in leaves), dtypes)
-
-    def like(self) -> Any:
-        """Returns a tree of the arrays' shapes."""
-        shapes = zip(self.shapes, self.dtypes, strict=True)
-        leaves = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
-        return jax.tree.unflatten(self.tree, leaves)
+        return cls(structure, tuple(leaf.shape[skip:] for leaf in leaves), dtypes)
 
     def pack(self, tree: Any) -> Int[np.ndarray, " M"]:
         """Returns the row of a tree of numpy arrays."""

@@ -4,12 +4,14 @@ The loops, the link and the slots are the real ones; only the watchdog is asked 
 than being a thread, what it has begun in the meantime.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
-from specmd_jax.runtime.decisions import Decision
 from specmd_jax.runtime.engine import Staging
 from specmd_jax.runtime.link import ThrottledLink
 from specmd_jax.runtime.prefetch_loop import Prefetched, PrefetchLoop
+from specmd_jax.runtime.work import Work
 from specmd_jax.timeline import Costs
 
 
@@ -53,18 +55,21 @@ class VirtualPace:
         self._clock.sleep(int(self._costs.attention[self._number]))
         self._gate = self._clock.now
 
-    def compute(self, decision: Decision, experts: np.ndarray) -> None:
-        served, costs = decision.served, self._costs
+    def compute(self, work: Work, experts: np.ndarray) -> None:
+        costs = self._costs
         for expert in np.flatnonzero(experts):
-            tokens = 1 if served.plan.stand_in[expert] else int(decision.event.routed[expert])
+            tokens = 1 if work.stand_in[expert] else int(work.event.routed[expert])
             arithmetic = tokens * int(costs.expert_per_1024) >> 10
-            self._clock.sleep(max(int(costs.expert_memory[served.tier[expert]]), arithmetic))
+            self._clock.sleep(max(int(costs.expert_memory[work.tier[expert]]), arithmetic))
 
-    def layer_done(self, decision: Decision) -> None:
-        hosted = np.flatnonzero(decision.served.plan.on_host)
+    def compute_held(self, work: Callable[[], Work]) -> None:
+        self.compute(work(), work().held)
+        self.layer_done(work())
+
+    def layer_done(self, work: Work) -> None:
         ticks = 0
-        for expert in hosted:
-            arithmetic = int(decision.event.routed[expert]) * int(self._costs.host_per_1024) >> 10
+        for expert in np.flatnonzero(work.on_host):
+            arithmetic = int(work.event.routed[expert]) * int(self._costs.host_per_1024) >> 10
             ticks += max(int(self._costs.host_memory), arithmetic)
         self._clock.now = max(self._clock.now, self._gate + ticks)
         self._clock.sleep(int(self._costs.shared[self._number]))

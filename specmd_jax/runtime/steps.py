@@ -1,0 +1,224 @@
+"""The simulator's own step, as a run takes it: told what happened rather than what things take.
+
+In a replay the step works out what happens from what everything takes. In a run it is told: whether
+a copy is in flight at the gate, and how many prefetches have been started since. For that it gets
+`Costs` in which one prefetch takes as long as another and the window between two gates is as many
+of them. What goes into a program or comes out of it lies in rows, see `Wire`.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int, Int8
+
+from specmd_jax.cache import Served, Setting
+from specmd_jax.counting import Counts
+from specmd_jax.runtime.wire import Wire
+from specmd_jax.simulate import Replay, Service, begin_pass, serve_event, serve_hits
+from specmd_jax.static import Static
+from specmd_jax.strategy import Strategy, StrategyParams
+from specmd_jax.timeline import NOTHING, Costs, Link, PassCosts
+from specmd_jax.types import Event, Flight, ModelShape
+
+TRANSFER_TICKS = 2
+REMAINING_TICKS = 1  # of a copy in flight at the gate: more than none, less than a transfer
+
+
+class Fixed(NamedTuple):
+    """What is the same for all steps, traced."""
+
+    params: StrategyParams
+    capacity: Int[Array, " W"]
+    units: Int[Array, "L Q"]
+
+
+class Program(NamedTuple):
+    """What a step is compiled for. Hashable: static to jit."""
+
+    strategy: Strategy
+    shape: ModelShape
+    tells: bool  # whether decisions say what is computed, or it goes without saying
+    state: Wire
+    question: Wire
+    starts: int = 1  # rows of a state
+
+
+class Question(NamedTuple):
+    """What a step is told."""
+
+    event: Event
+    flight: Flight
+    row: Int[Array | np.ndarray, ""]  # of the state before it
+    starts: Int[Array | np.ndarray, ""]  # prefetches begun since the gate, at least
+
+
+class Hits(NamedTuple):
+    """Demands of which some are known to find all they ask for."""
+
+    events: Event  # stacked
+    number: Int[Array | np.ndarray, ""]  # of those that do: the first ones
+    row: Int[Array | np.ndarray, ""]
+
+
+class Fates(NamedTuple):
+    """What becomes of what a gate chose."""
+
+    event: Event  # as the routing policy left it
+    served: Served
+
+
+class Decision(NamedTuple):
+    """What a gate comes to, and where that leaves the cache; as numpy arrays."""
+
+    resident: Int8[Array | np.ndarray, "L N"]  # tier of all that is there or has a slot reserved
+    streamed: Bool[Array | np.ndarray, " N"]  # loads that are not retained
+    queued: Int[Array | np.ndarray, ""]  # prefetches that are wanted
+    started: Bool[Array | np.ndarray, "D N"]  # of these, by layers ahead
+    fates: Fates | None
+
+
+def decide(
+    program: Program, fixed: Fixed, before: Int[Array, "S R"], question: Int[Array, " M"]
+) -> tuple[Int[Array, "S R"], Decision]:
+    """Takes the step of an event, for several numbers of prefetches started since; to be traced.
+
+    Args:
+      before: states, of which the question names one.
+      question: a `Question`; the first number of starts is in it.
+    """
+    asked: Question = program.question.unpack(question)
+    state = program.state.unpack(before[asked.row])
+
+    def one(more: Int[Array, ""]) -> tuple[Int[Array, " R"], Decision]:
+        starts = asked.starts + more
+        after, service = _step(program, fixed, state, asked._replace(starts=starts))
+        return program.state.join(after), _decision(program, after, service)
+
+    return jax.vmap(one)(jnp.arange(program.starts))
+
+
+def _decision(program: Program, after: Replay, service: Service) -> Decision:
+    nobody = jnp.zeros((0, program.shape.num_experts), bool)
+    queued = [jnp.sum(one.queued, dtype=jnp.int32) for one in service.arrivals]
+    started = [one.started for one in service.arrivals]
+    return Decision(
+        resident=after.cache.tier,
+        streamed=service.served.streamed,
+        queued=sum(queued, jnp.int32(0)),
+        started=jnp.stack(started) if started else nobody,
+        fates=Fates(service.event, service.served) if program.tells else None,
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def decide_now(
+    static: Static[tuple[Program, Wire]],
+    fixed: Fixed,
+    before: Int[Array, "S R"],
+    question: Int[Array, " M"],
+) -> tuple[Int[Array, "S R"], Int[Array, "S A"]]:
+    """Returns the states after an event, and the decisions in rows of the wire; see `decide`."""
+    program, answer = static.value
+    after, decisions = decide(program, fixed, before, question)
+    return after, jax.vmap(answer.join)(decisions)
+
+
+@partial(jax.jit, static_argnums=0)
+def count_hits_now(
+    static: Static[tuple[Program, bool]],
+    fixed: Fixed,
+    before: Int[Array, "S R"],
+    question: Int[Array, " M"],
+) -> tuple[Int[Array, "S R"], Int[Array, ""]]:
+    """Serves demands that find all, and says how many: up to the first that wants a prefetch.
+
+    Args:
+      static: with it, whether the prefetcher is asked; it need not be where nothing is absent.
+      before: states, of which the question names one.
+      question: some `Hits`.
+    """
+    program, names = static.value
+    asked: Hits = program.question.unpack(question)
+    state = program.state.unpack(before[asked.row])
+    setting = Setting(program.strategy, program.shape, *fixed)
+
+    def going(carried: tuple[Int[Array, ""], Bool[Array, ""], Replay]) -> Bool[Array, ""]:
+        number, smooth, _ = carried
+        return smooth & (number < asked.number)
+
+    def one(
+        carried: tuple[Int[Array, ""], Bool[Array, ""], Replay],
+    ) -> tuple[Int[Array, ""], Bool[Array, ""], Replay]:
+        number, _, state = carried
+        event = jax.tree.map(lambda values: values[number], asked.events)
+        after, counts, wanted = serve_hits(setting, _begun(state, event), event, names=names)
+        after = after._replace(counts=_add(after.counts, counts, event.layer))
+        if not names:
+            return number + 1, jnp.bool_(True), after
+        kept = jax.tree.map(partial(jnp.where, wanted), state, after)
+        return number + ~wanted, ~wanted, kept
+
+    number, _, state = jax.lax.while_loop(going, one, (jnp.int32(0), jnp.bool_(True), state))
+    row = program.state.join(state)
+    return jnp.broadcast_to(row, (program.starts, row.shape[0])), number
+
+
+def _step(program: Program, fixed: Fixed, state: Replay, asked: Question) -> tuple[Replay, Service]:
+    """Serves an event in whose window `starts` prefetches are started, and counts it."""
+    event, flight = asked.event, asked.flight
+    setting = Setting(program.strategy, program.shape, *fixed)
+    busy = jnp.where(flight.layer == NOTHING, 0, REMAINING_TICKS)
+    state = _begun(state, event)._replace(link=Link(flight, busy))
+    costs, pass_costs = _window(fixed.units, jnp.asarray(asked.starts))
+    state, service = serve_event(setting, costs, pass_costs, state, event)
+    return state._replace(counts=_add(state.counts, service.counts, event.layer)), service
+
+
+def _begun(state: Replay, event: Event) -> Replay:
+    """Returns the state at a gate: the first one begins a pass."""
+    return jax.tree.map(partial(jnp.where, event.layer == 0), begin_pass(state), state)
+
+
+def _window(units: Int[Array, "L Q"], starts: Int[Array, ""]) -> tuple[Costs, PassCosts]:
+    """Returns costs by which the next gate fires when `starts` prefetches have been started.
+
+    Computing takes no time and every load the same. The window goes on for that many loads behind
+    the demand; the rest of a copy in flight that nothing waits for is less than one of them.
+    """
+    zero = jnp.int32(0)
+    per_pass = jnp.zeros(1, jnp.int32)
+    costs = Costs(
+        attention=per_pass,
+        shared=per_pass,
+        head=per_pass,
+        expert_memory=jnp.zeros(units.shape[1], jnp.int32),
+        expert_per_1024=zero,
+        host_memory=zero,
+        host_per_1024=zero,
+        load=jnp.full_like(units, TRANSFER_TICKS),
+        overlap=jnp.bool_(True),
+    )
+    return costs, PassCosts(zero, zero, shared=starts * TRANSFER_TICKS, head=zero)
+
+
+def _add(counts: Counts, one: Counts, layer: Int[Array, ""]) -> Counts:
+    """Returns `counts` with those of an event of `layer`; prefetches count for their target."""
+    num_layers = counts.accesses.shape[0]
+
+    def by_target(total: Int[Array, " L"], ahead: Int[Array, " D"]) -> Int[Array, " L"]:
+        targets = (layer + 1 + jnp.arange(ahead.shape[0])) % num_layers
+        return total.at[targets].add(ahead)
+
+    added = {
+        name: getattr(counts, name).at[layer].add(getattr(one, name))
+        for name in Counts._fields
+        if name not in ("queued", "prefetched")
+    }
+    return Counts(
+        queued=by_target(counts.queued, one.queued),
+        prefetched=by_target(counts.prefetched, one.prefetched),
+        **added,
+    )
