@@ -203,6 +203,7 @@ def _go(leg, weights, stream, hidden, out, span, pasts):
 
 @partial(jax.jit, static_argnums=0, donate_argnames="pasts")
 def _go_held(both, weights, stream, gate, slots, pages, due, span, pasts):
-    leg: Leg = both.value[0]
-    out = compute_all(*both.value[1].value, gate, slots, pages, due)
+    leg, how = both.value
+    packing, activation = how.value
+    out = compute_all(packing, activation, gate, slots, pages, due)
     return leg.go(weights, stream, gate.hidden, out, span, pasts)
