@@ -194,7 +194,8 @@ def measured(results: Path) -> Rows:
 
 
 def _measured_row(one: dict[str, Any], spec: ModelSpec, machine: HardwareProfile) -> dict[str, Any]:
-    machine = replace(machine, h2d_bytes_per_s=float(one["link_bytes_per_s"]))
+    rate = min(machine.h2d_bytes_per_s, float(one["link_bytes_per_s"]))
+    machine = replace(machine, h2d_bytes_per_s=rate)
     precision = str(one.get("precision") or "bf16")
     parts = pass_parts(spec, machine, precision, context=int(one.get("context") or 128))
     time = pass_time(parts, spec.num_moe_layers, float(spec.top_k), float(one["hit_rate"]))

@@ -222,21 +222,34 @@ def measure(bench: Bench, name: str, capacity: str, links: tuple[float, ...]) ->
     return rows
 
 
-def machine(bench: Bench, rows: Rows) -> HardwareProfile:
-    """Returns this machine as `specmd predict` takes it: a layer as it was measured."""
-    layer_s = float(np.median([row["compute_tpot_s"] for row in rows])) / bench.spec.num_moe_layers
+def machine(rows: Rows) -> HardwareProfile:
+    """Returns this machine as `specmd predict` takes it, by what computing took under strategies.
+
+    That is so much a layer and so much an expert that arrives, fitted over the strategies that load
+    on demand. Arriving experts are worked in one after the other, while the next is on the link: so
+    they bound the link's rate.
+    """
+    checkpoint = open_model(BUNDLED)
+    spec = checkpoint.config.spec
+    nbytes = int(Offloading(checkpoint).store(("bf16",)).copy_bytes[0, 0])
+    each = {(row["strategy"], row["capacity"]): row for row in rows if not row["prefetched"]}
+    layers = spec.num_moe_layers
+    work = [[layers, layers * spec.top_k * (1 - row["hit_rate"])] for row in each.values()]
+    took = [row["compute_tpot_s"] for row in each.values()]
+    (layer_s, load_s), *_ = np.linalg.lstsq(np.asarray(work), np.asarray(took))
     return HardwareProfile(
         name="the machine of runtime_runs",
         device_memory_bytes=4 << 30,
         hbm_bytes_per_s=10e9,
         peak_flops_per_s=50e9,
-        h2d_bytes_per_s=1e9,
+        h2d_bytes_per_s=float(nbytes / load_s),
         h2d_latency_s=0.0,
         dispatch_s=0.0,
         host_flops_per_s=50e9,
         host_memory_bytes_per_s=10e9,
-        source="experiments/runtime_runs.py; layer_s is measured, the rest is not used beside it",
-        layer_s=layer_s,
+        source="experiments/runtime_runs.py; layer_s and h2d_bytes_per_s are measured, the rest is "
+        "not used beside them",
+        layer_s=float(layer_s),
     )
 
 
@@ -267,9 +280,19 @@ def run(
                 file.writelines(json.dumps(row) + "\n" for row in new)
             rows += new
             print(f"{capacity} {name}: TPOT {[round(1e3 * row['tpot_s'], 1) for row in new]} ms")
-    write_profile(machine(bench, rows), results / "machine.json", measured_on())
+    redraw(results)
+
+
+def redraw(results: Path = RESULTS) -> None:
+    """Draw, and work out the machine, from what `run` kept.
+
+    Args:
+      results: folder of both.
+    """
+    rows: Rows = [json.loads(line) for line in (results / "runtime_runs.jsonl").open()]
+    write_profile(machine(rows), results / "machine.json", measured_on())
     draw(results)
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"run": run, "draw": draw})
+    tyro.extras.subcommand_cli_from_dict({"run": run, "draw": redraw})
