@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Bool, Int, Shaped
 
 from specmd_jax.batch import Tally
@@ -30,7 +32,7 @@ from specmd_jax.runtime.prefetch_loop import PrefetchLoop
 from specmd_jax.runtime.recorder import Recorder
 from specmd_jax.runtime.seen import Seen, Wanted
 from specmd_jax.runtime.slots import Slots
-from specmd_jax.runtime.store import ExpertStore
+from specmd_jax.runtime.store import ExpertStore, device_sharding
 from specmd_jax.runtime.walk import Walk
 from specmd_jax.runtime.watchdog import Watchdog, Watching
 from specmd_jax.runtime.whole_pass import Hoped, run_whole
@@ -83,6 +85,7 @@ class OffloadedModel:
           InputError: the capacity is none or more than the device has, or the strategy cannot be
             run.
         """
+        decoder = _committed(decoder)
         self.config = decoder.config
         self.recorder = recorder
         self.link = link or DirectLink()
@@ -180,6 +183,7 @@ class OffloadedModel:
         self._main.settle(if_due=True)  # while this pass is computed, if it is
         if start == 0:
             self._begun = np.zeros(batch, bool)
+            cache = jax.device_put(cache, device_sharding())  # bound, see `_committed`
         if hoped is None:
             walk = Walk.begin(self._legs, tokens, cache)
             self._go(walk)
@@ -257,6 +261,16 @@ class OffloadedModel:
     def _record(self, asked: list[Asked]) -> None:
         if self.recorder is not None:
             self.recorder.add(_seen(join_asked(fetch(asked)), self.recorder.wanted))
+
+
+def _committed(decoder: Decoder) -> Decoder:
+    """Returns the decoder with weights that are bound to their device, as the slots are.
+
+    What comes of slots is bound, too, and a program that is given some arrays bound and others not
+    is compiled for each mixture, in the middle of a run.
+    """
+    graph, state = nnx.split(decoder)
+    return nnx.merge(graph, jax.device_put(state, device_sharding()))
 
 
 def _seen(asked: Asked, wanted: Wanted) -> Seen:
