@@ -249,8 +249,11 @@ class OffloadedModel:
         gates = hoped.gates
         logits = gates.logits if self._scores else None
         asked = Asked(gates.ids, gates.weights, logits, hoped.foreseen)
-        self._step, self._fresh, self._empty = self._step + 1, False, False
-        right = self._main.serve_hits(asked, self._moment(0))
+        self._fresh = self._empty = False
+        moment = self._moment(0)._replace(step=self._step + 1)
+        right = self._main.serve_hits(asked, moment)
+        if right:  # else the walk begins the pass
+            self._step += 1
         if right == self.config.spec.num_moe_layers:
             self._record([asked])
             return Pass(hoped.logits, (), hoped.cache)

@@ -106,6 +106,13 @@ def test_passes_dispatched_in_hope_change_nothing(
         np.testing.assert_array_equal(getattr(trace, name), getattr(other, name))
 
 
+@pytest.mark.parametrize("capacity", ["18", "20"])
+def test_a_pass_is_one_step_wherever_its_hope_fails(capacity: str) -> None:
+    model = offloaded(make_setup(capacity), staging=drained())
+    run(model, PROMPTS[:1], 8 * NEW)
+    assert model._step + 1 == 8 * NEW  # a pass a token: the prompt's, and those of decode
+
+
 def test_it_starts_anew_when_it_is_reset(whole: dict[int, tuple[list, list]]) -> None:
     model = offloaded(make_setup("9"))
     first = run(model, PROMPTS[:1], NEW)
