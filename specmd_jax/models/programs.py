@@ -17,6 +17,7 @@ from specmd_jax.models.decoder import Decoder, Pass
 from specmd_jax.models.experts import ExpertWeights
 from specmd_jax.models.kv_cache import KvCache
 from specmd_jax.models.resident import resident
+from specmd_jax.static import Static
 
 
 @runtime_checkable
@@ -30,33 +31,20 @@ class Forward(Protocol):
         ...
 
 
-class Structure:
+class Structure(Static[tuple[nnx.GraphDef[Any], Any]]):
     """A module without its weights: what a program is compiled for, cheap to look up."""
-
-    def __init__(self, graph: nnx.GraphDef[Any], tree: Any):
-        self._graph, self._tree = graph, tree
-        self._hash = hash((graph, tree))
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        if not isinstance(other, Structure) or self._hash != other._hash:
-            return False
-        return self._graph == other._graph and self._tree == other._tree
 
     def module(self, weights: list[Array]) -> Any:
         """Returns the module with these weights."""
-        return nnx.merge(self._graph, jax.tree.unflatten(self._tree, weights))
+        graph, tree = self.value
+        return nnx.merge(graph, jax.tree.unflatten(tree, weights))
 
 
 def take_apart(module: nnx.Module) -> tuple[Structure, list[Array]]:
     """Returns what a module is and its weights."""
     graph, state = nnx.split(module)
     weights, tree = jax.tree.flatten(state)
-    return Structure(graph, tree), weights
+    return Structure((graph, tree)), weights
 
 
 class ResidentModel:
