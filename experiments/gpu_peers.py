@@ -1,5 +1,6 @@
 """The peers that an accelerator check compares with: transformers with accelerate's offloading."""
 
+import importlib
 import time
 from typing import Any
 
@@ -15,14 +16,15 @@ def accelerate_tpot(spec: ModelSpec, tiny: bool) -> dict[str, Any]:
       spec: sizes of the model.
       tiny: on the CPU, where nothing is offloaded: only to see that it runs.
     """
+    # Any: their types differ from release to release, and neither is a dependency.
     try:
-        import torch
-        from transformers import OlmoeConfig, OlmoeForCausalLM  # pyright: ignore
+        torch: Any = importlib.import_module("torch")
+        transformers: Any = importlib.import_module("transformers")
     except ImportError as error:
         return {"skipped": f"{error.name} is not installed"}
     mixer = spec.mixers[0]
     assert isinstance(mixer, GroupedQuery)
-    config = OlmoeConfig(
+    config = transformers.OlmoeConfig(
         vocab_size=spec.vocab_size,
         hidden_size=spec.hidden_size,
         intermediate_size=spec.moe_intermediate_size,
@@ -32,13 +34,13 @@ def accelerate_tpot(spec: ModelSpec, tiny: bool) -> dict[str, Any]:
         num_experts=spec.num_experts,
         num_experts_per_tok=spec.top_k,
     )
-    model = OlmoeForCausalLM(config).to(torch.bfloat16).eval()
+    model = transformers.OlmoeForCausalLM(config).to(torch.bfloat16).eval()
     if not tiny:
         try:
-            from accelerate import cpu_offload  # pyright: ignore[reportMissingImports]
+            accelerate: Any = importlib.import_module("accelerate")
         except ImportError as error:
             return {"skipped": f"{error.name} is not installed"}
-        cpu_offload(model, execution_device=torch.device("cuda"))
+        accelerate.cpu_offload(model, execution_device=torch.device("cuda"))
     tokens = torch.arange(8)[None].to("cpu" if tiny else "cuda")
     with torch.no_grad():
         model.generate(tokens, max_new_tokens=2, do_sample=False)
