@@ -5,7 +5,7 @@ one copy of the recency clock, not one for each capacity.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Integer
 
+from specmd_jax.compiling import quick_options
 from specmd_jax.counting import Counts
 from specmd_jax.errors import InputError
 from specmd_jax.policy import NEXT_USE
@@ -77,7 +78,8 @@ def run_batch(
             f"{trace.num_passes} passes are too many for one replay of this model: slice the "
             f"trace to at most {most}"
         )
-    events = dense_events(trace, strategy.reads, strategy.lookahead)
+    # On the host, where a chunk is a view: sliced on a device, each array compiles a program.
+    events = jax.tree.map(np.asarray, dense_events(trace, strategy.reads, strategy.lookahead))
     future = jnp.asarray(first_use(events)) if NEXT_USE in strategy.reads else None
     shared = _Shared(
         jnp.asarray(units, jnp.int32),
@@ -114,7 +116,7 @@ def _run_tile(
     ticks, stalls = [], []
     for start, chunk in _chunks(events):
         length = chunk.tokens.shape[0]
-        state, times = _replay(
+        state, times = _replay()(
             strategy,
             shape,
             axes,
@@ -176,11 +178,11 @@ def _chunks(events: Events) -> Iterator[tuple[int, Events]]:
         yield start, jax.tree.map(lambda x, a=start: _padded(x[a : a + length], length), events)
 
 
-def _padded(rows: jax.Array, length: int) -> jax.Array:
+def _padded(rows: np.ndarray, length: int) -> np.ndarray:
     missing = length - rows.shape[0]
     if not missing:
         return rows
-    return jnp.concatenate([rows, jnp.zeros((missing, *rows.shape[1:]), rows.dtype)])
+    return np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)])
 
 
 def _with_costs(batch: Config, axes: Config, start: int, length: int) -> Config:
@@ -257,8 +259,13 @@ def _begin(
     return jax.vmap(start, in_axes=(axes,), out_axes=state_axes)(batch)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _replay(
+@cache
+def _replay() -> Callable[..., tuple[Replay, PassTimes]]:
+    """Returns `_replay_configs`, jitted; not before it is called, since that asks for a backend."""
+    return jax.jit(_replay_configs, static_argnums=(0, 1, 2, 3), compiler_options=quick_options())
+
+
+def _replay_configs(
     strategy: Strategy,
     shape: ModelShape,
     axes: Config,

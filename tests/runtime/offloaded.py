@@ -8,17 +8,24 @@ from models.small import CONFIG, small_decoder
 
 from specmd_jax.metrics import count_summary
 from specmd_jax.models import Pass, generate
+from specmd_jax.policy import NEXT_USE
 from specmd_jax.runtime.engine import OffloadedModel, Staging
 from specmd_jax.runtime.recorder import Recorder
 from specmd_jax.runtime.seen import Wanted
 from specmd_jax.runtime.store import ExpertStore
-from specmd_jax.strategy import make_strategy
+from specmd_jax.strategy import FAMILIES, make_strategy
 from specmd_jax.study import Setup
 from specmd_jax.traces import Trace
 
 PROMPTS = [[3, 14, 15, 9, 26, 5, 35, 8, 9], [7, 9, 3, 2], [38, 46, 26, 43, 38, 32, 7], [1]]
 ALL = str(CONFIG.spec.num_moe_layers * CONFIG.spec.num_experts)
 SHAPE = CONFIG.spec.shape
+
+# What a run can do: the policies that do not look into the future.
+LIVE = sorted(name for name, policy in FAMILIES["eviction"].items() if NEXT_USE not in policy.reads)
+AHEAD = sorted(
+    name for name, policy in FAMILIES["prefetch"].items() if "upcoming" not in policy.reads
+)
 
 DECODER, EXPERTS = small_decoder()
 STORE = ExpertStore(lambda layer: jax.tree.map(np.asarray, EXPERTS[layer]), SHAPE.num_layers)
