@@ -5,12 +5,13 @@ rate comes from `Locality`, of a trace or published.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import NamedTuple
 
 import numpy as np
 
+from specmd_jax.break_even import batch_gain, break_even_acceptance
 from specmd_jax.errors import InputError
 from specmd_jax.hardware import HardwareProfile
 from specmd_jax.latency import PassTime, demanded_by_batch, pass_parts, pass_time
@@ -20,6 +21,8 @@ from specmd_jax.model_zoo import ModelSpec
 RESERVE = 0.1  # of the device's memory, for activations and the allocator: as `sizing` has it
 ERRORS = "forecast_errors.json"
 NEAR_FULL = 0.9  # hit rate up to which a working set is said to be held
+DRAFT = 4  # tokens that speculative decoding would check in one pass
+BATCH = 8  # sequences that would be decoded together
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Forecast(NamedTuple):
     doubled_bytes: int | None  # smallest device memory that halves the time of a token
     working_set_bytes: int  # device memory for the knee of the hit rate
     near_full_bytes: int | None  # device memory for 90 % of hits
+    draft_acceptance: float | None  # from which DRAFT tokens, drafted for nothing, pay; None: never
+    batch_gain: float | None  # tokens/s of BATCH sequences to those of one; None: no room for them
 
 
 class Band(NamedTuple):
@@ -100,7 +105,22 @@ def forecast(question: Question, locality: Locality) -> Forecast:
         bytes_for(question, int(halved[0])) if len(halved) else None,
         bytes_for(question, knee),
         None if near_full is None else bytes_for(question, near_full),
+        *_of_one_sequence(replace(question, batch=1), locality),
     )
+
+
+def _of_one_sequence(question: Question, locality: Locality) -> tuple[float | None, float | None]:
+    """Returns from which acceptance drafts pay, and what a batch gains over this one sequence."""
+    machine = (question.spec, question.hardware, question.precision)
+    hit_rate = locality.at(share_out(question).slots_per_layer)
+    context = question.context
+    acceptance = break_even_acceptance(*machine, hit_rate, DRAFT, context=context)
+    try:
+        together = locality.at(share_out(replace(question, batch=BATCH)).slots_per_layer)
+    except InputError:
+        return acceptance, None
+    gain = batch_gain(*machine, hit_rate, BATCH, context=context, batch_hit_rate=together)
+    return acceptance, gain
 
 
 def share_out(question: Question) -> Memory:

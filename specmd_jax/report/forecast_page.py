@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from specmd_jax.forecast import Band, Forecast, Question, bottleneck
+from specmd_jax.forecast import BATCH, DRAFT, Band, Forecast, Question, bottleneck
 from specmd_jax.report.quantities import count, nbytes, percent, seconds
 
 ESTIMATED = "ESTIMATED"
@@ -79,6 +79,8 @@ def describe_forecast(
         "working_set_vram_bytes": found.working_set_bytes,
         "near_full_vram_bytes": found.near_full_bytes,
         "double_speed_vram_bytes": found.doubled_bytes,
+        "speculation": {"draft": DRAFT, "break_even_acceptance": found.draft_acceptance},
+        "batching": {"batch": BATCH, "gain": found.batch_gain},
     }
 
 
@@ -155,7 +157,21 @@ def _advice(record: Mapping[str, Any]) -> Table:
         if doubled is None
         else f"from {nbytes(doubled)} on",
     )
+    table.add_row(Text("speculation", "bold cyan"), _speculation(**record["speculation"]))
+    table.add_row(Text("batching", "bold cyan"), _batching(**record["batching"]))
     return table
+
+
+def _speculation(draft: int, break_even_acceptance: float | None) -> str:
+    if break_even_acceptance is None:
+        return f"{draft} drafts a pass never pay: they ask for too many other experts"
+    return f"{draft} free drafts a pass pay from {percent(break_even_acceptance)} accepted on"
+
+
+def _batching(batch: int, gain: float | None) -> str:
+    if gain is None:
+        return f"no room for the KV cache of {batch} sequences"
+    return f"{batch} sequences together make {gain:.2f} x the tokens/s of one"
 
 
 def _footnotes(record: Mapping[str, Any]) -> list[str]:

@@ -48,6 +48,18 @@ def test_the_budget_that_doubles_the_speed_does(specmd: Specmd):
     assert before["bottleneck"] == "link"
 
 
+def test_it_says_when_several_tokens_a_pass_pay(specmd: Specmd):
+    idle = predict(specmd, "olmoe-1b-7b-0924", "--hardware", "h100-sxm")
+    starved = predict(specmd, *OLMOE, "--vram", "3GB", "--link", "1GB/s")
+    needed = [found["speculation"]["break_even_acceptance"] for found in (idle, starved)]
+    assert 0 < needed[0] < needed[1] < 1
+    gains = [found["batching"]["gain"] for found in (idle, starved)]
+    assert idle["batching"]["batch"] > gains[0] > gains[1] > 0.5
+    assert predict(specmd, *OLMOE, "--vram", "2GB", "--batch", "2")["speculation"]
+    alone = predict(specmd, *OLMOE, "--vram", "3GB", "--context", "12000")
+    assert alone["batching"]["gain"] is None
+
+
 def test_everything_fits_a_large_device(specmd: Specmd):
     found = predict(specmd, "olmoe-1b-7b-0924", "--hardware", "h100-sxm")
     assert found["fits"] and found["hit_rate"] == 1 and found["bottleneck"] != "link"
