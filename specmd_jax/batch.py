@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Integer
 
-from specmd_jax.compiling import quick_options
+from specmd_jax.compiling import make_room_for_programs, quick_options
 from specmd_jax.counting import Counts
 from specmd_jax.errors import InputError
 from specmd_jax.policy import NEXT_USE
@@ -221,6 +221,7 @@ def _state_axes(
     key = (strategy, shape, axes, *(part is None for part in shared))
     if key in _known_axes:
         return _known_axes[key]
+    make_room_for_programs()
 
     def one(config: Config) -> jax.Array:
         state = _start(strategy, shape, shared, config)

@@ -1,9 +1,12 @@
-"""How programs of many small steps are compiled."""
+"""How programs of many small steps are compiled, and when they are forgotten."""
 
 from functools import cache
+from pathlib import Path
 
 import jax
 
+MAPPINGS = Path("/proc/self/maps")  # a line each; only Linux has it
+MOST_MAPPINGS = Path("/proc/sys/vm/max_map_count")
 QUICK = {"xla_cpu_use_fusion_emitters": False}
 
 
@@ -19,3 +22,19 @@ def quick_options() -> dict[str, bool] | None:
     except jax.errors.JaxRuntimeError:
         return None
     return dict(QUICK)
+
+
+def make_room_for_programs() -> None:
+    """Forgets all compiled programs if they hold more than half of what the process may map.
+
+    Each program maps pieces of memory of its own, of which Linux allows a process 65530 by default.
+    XLA crashes when there are no more: some thousand programs into a search. To be called before
+    more are compiled, not for each call of one.
+    """
+    try:
+        most = int(MOST_MAPPINGS.read_text())
+        held = MAPPINGS.read_bytes().count(b"\n")
+    except OSError:
+        return
+    if held > most // 2:
+        jax.clear_caches()

@@ -17,6 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Int, Shaped
 
 from specmd_jax.batch import Tally
+from specmd_jax.compiling import make_room_for_programs
 from specmd_jax.errors import InputError
 from specmd_jax.models import Decoder, Gate, KvCache, Pass
 from specmd_jax.models.programs import take_apart
@@ -85,6 +86,7 @@ class OffloadedModel:
           InputError: the capacity is none or more than the device has, or the strategy cannot be
             run.
         """
+        make_room_for_programs()
         decoder = _committed(decoder)
         self.config = decoder.config
         self.recorder = recorder
