@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lowering import lowered
 from simulated import kernel_policy, simulator_counts
 
 from specmd_jax.eviction import EVICTIONS
@@ -146,5 +147,6 @@ def test_lowers_at_real_sizes(platform: str, custom_call: str, size: str, name: 
     of: Any = jax.ShapeDtypeStruct
     gate = of((1000, REAL[size].layers, REAL[size].experts), jnp.int32)
     many = jax.tree.map(lambda value: of((16,), value.dtype), params)
-    traced = jax.jit(partial(backend.cache_sim, policy)).trace(many, of((16,), jnp.int32), gate)
-    assert custom_call in traced.lower(lowering_platforms=(platform,)).as_text()
+    call = partial(backend.cache_sim, policy)
+    text = lowered(call, many, of((16,), jnp.int32), gate, platform=platform)
+    assert custom_call in text

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lowering import lowered
 
 from specmd_kernels import GateChoice, Implementation, gate_topk
 from specmd_kernels.gate_topk import pallas_gpu, pallas_tpu, reference, xla
@@ -97,5 +98,5 @@ def test_lowers_at_real_sizes(platform: str, custom_call: str, name: str):
     args = shapes(REAL[name], 4096, jnp.float32)
     sweep = jax.vmap(lambda bonus, *args: call(*args, bonus=bonus), in_axes=(0, None, None, None))
     bonuses: Any = jax.ShapeDtypeStruct((3,), jnp.float32)
-    for traced in (jax.jit(call).trace(*args), jax.jit(sweep).trace(bonuses, *args)):
-        assert custom_call in traced.lower(lowering_platforms=(platform,)).as_text()
+    assert custom_call in lowered(call, *args, platform=platform)
+    assert custom_call in lowered(sweep, bonuses, *args, platform=platform)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
+from lowering import lowered
 
 from specmd_kernels import SWIGLU, Implementation, slot_ffn
 from specmd_kernels.sizes import MODELS, Sizes
@@ -156,7 +157,6 @@ def test_lowers_at_real_sizes(platform: str, name: str, form: str, tokens: int):
         activation=activation_of(sizes),
         implementation="pallas_tpu" if platform == "tpu" else "pallas_gpu",
     )
-    traced = jax.jit(call).trace(*shapes(sizes, tokens, jnp.bfloat16, bits))
-    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    text = lowered(call, *shapes(sizes, tokens, jnp.bfloat16, bits), platform=platform)
     custom_call = {"tpu": "tpu_custom_call", "cuda": "triton" if bits else "mosaic_gpu"}
     assert custom_call[platform] in text
