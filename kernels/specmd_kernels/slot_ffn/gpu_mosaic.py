@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import jax
@@ -139,7 +140,10 @@ def _load_bias(bias_ref, slot: Array, start: Array, *, columns: int, interpret: 
     here = slot, pl.ds(start, columns)
     if interpret:  # the interpreter knows no layouts
         return bias_ref[here]
-    return plgpu.load(bias_ref, here, layout=plgpu.Layout.WGMMA.reduce(0), optimized=False)
+    # Before JAX 0.12 the index is an argument of its own, and must be given.
+    index: list[Any] = [()] if "idx" in signature(plgpu.load).parameters else []
+    layout = plgpu.Layout.WGMMA.reduce(0)
+    return plgpu.load(bias_ref.at[here], *index, layout=layout, optimized=False)
 
 
 def _transforms() -> tuple:
