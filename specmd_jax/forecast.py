@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd_jax.break_even import batch_gain, break_even_acceptance
+from specmd_jax.break_even import batch_gain, batch_pass, break_even_acceptance
 from specmd_jax.errors import InputError
 from specmd_jax.hardware import HardwareProfile
-from specmd_jax.latency import PassTime, demanded_by_batch, pass_parts, pass_time
+from specmd_jax.latency import PassTime, pass_parts, pass_time
 from specmd_jax.locality import KNEE, Locality
 from specmd_jax.model_zoo import ModelSpec
 
@@ -155,20 +155,8 @@ def bytes_for(question: Question, slots_per_layer: int) -> int:
 
 def decode_time(question: Question, hit_rate: float) -> PassTime:
     """Returns the expected time of one decode pass."""
-    spec, batch = question.spec, question.batch
-    union = float(demanded_by_batch(spec.num_experts, spec.top_k, float(batch)))
-    union = float(spec.top_k) if batch == 1 else union
-    parts = pass_parts(
-        spec,
-        question.hardware,
-        question.precision,
-        tokens=batch,
-        context=question.context,
-        sequences=batch,
-    )
-    per_expert = batch * spec.top_k / union
-    layers = spec.num_moe_layers
-    return pass_time(parts, layers, union, hit_rate, tokens_per_expert=per_expert)
+    machine = (question.spec, question.hardware, question.precision)
+    return batch_pass(*machine, hit_rate, question.batch, context=question.context)
 
 
 def prefill_time(question: Question, locality: Locality) -> PassTime:
