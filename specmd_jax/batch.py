@@ -16,6 +16,7 @@ from jaxtyping import Bool, Integer
 from specmd_jax.compiling import make_room_for_programs, quick_options
 from specmd_jax.counting import Counts
 from specmd_jax.errors import InputError
+from specmd_jax.on_chip import count_on_chip, fits_on_chip
 from specmd_jax.policy import NEXT_USE
 from specmd_jax.simulate import PassTimes, Replay, begin, replay
 from specmd_jax.strategy import Strategy, StrategyParams, check_strategy
@@ -23,6 +24,7 @@ from specmd_jax.timeline import Costs
 from specmd_jax.traces.events import dense_events, first_use
 from specmd_jax.traces.trace import Trace
 from specmd_jax.types import Events, ModelShape
+from specmd_kernels import Implementation, preferred
 
 PASSES_PER_CHUNK = 512  # between two chunks progress is shown and Ctrl-C is heard
 CONFIGS_PER_TILE = 256  # the state of so many fits the CPU's caches
@@ -59,6 +61,7 @@ def run_batch(
     units: Integer[np.ndarray, "L Q"],
     *,
     resident: Bool[np.ndarray, "L N"] | None = None,
+    implementation: Implementation | None = None,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> list[Tally]:
     """Replays `trace` once for each configuration.
@@ -66,6 +69,8 @@ def run_batch(
     Args:
       units: size of one copy, by layer and tier.
       resident: experts on the device at the start, at tier 0; None: a cold cache.
+      implementation: of the kernel that does a whole replay where it can; None: the platform's,
+        if it has one. The counts are the same.
       on_progress: called with the share of the work that is done, between chunks.
 
     Raises:
@@ -80,6 +85,10 @@ def run_batch(
         )
     # On the host, where a chunk is a view: sliced on a device, each array compiles a program.
     events = jax.tree.map(np.asarray, dense_events(trace, strategy.reads, strategy.lookahead))
+    if resident is None and fits_on_chip(strategy, units):
+        counted = _run_on_chip(strategy, configs, units, events, implementation or preferred())
+        if counted is not None:
+            return counted
     future = jnp.asarray(first_use(events)) if NEXT_USE in strategy.reads else None
     shared = _Shared(
         jnp.asarray(units, jnp.int32),
@@ -97,6 +106,31 @@ def run_batch(
 
         tallies += _run_tile(strategy, trace.shape, tile, shared, events, tile_progress)
     return tallies
+
+
+def _run_on_chip(
+    strategy: Strategy,
+    configs: Sequence[Config],
+    units: Integer[np.ndarray, "L Q"],
+    events: Events,
+    implementation: Implementation | None,
+) -> list[Tally] | None:
+    """Returns what the kernel counts, None where there is none for these configurations."""
+    capacity = np.asarray([config.capacity[0] for config in configs]) // units[0, 0]
+    timed = any(config.costs is not None for config in configs)
+    if implementation is None or timed or not configs or capacity.min() < 1:
+        return None
+    params = jax.tree.map(
+        lambda *values: np.stack([_as_array(value) for value in values]),
+        *[config.params.eviction for config in configs],
+    )
+    counts = count_on_chip(strategy, params, capacity, np.asarray(events.gate), implementation)
+    if counts is None:
+        return None
+    return [
+        Tally(jax.tree.map(lambda values, i=i: values[i], counts), None)
+        for i in range(len(configs))
+    ]
 
 
 def _run_tile(

@@ -11,7 +11,7 @@ from specmd_kernels.cache_sim import (
     SimView,
     cache_sim,
 )
-from specmd_kernels.dispatch import Implementation
+from specmd_kernels.dispatch import Implementation, preferred
 from specmd_kernels.gate_topk import GateChoice, gate_topk
 from specmd_kernels.slot_ffn import GPT_OSS, SWIGLU, Activation, Slots, slot_ffn
 
@@ -28,5 +28,6 @@ __all__ = [
     "Slots",
     "cache_sim",
     "gate_topk",
+    "preferred",
     "slot_ffn",
 ]

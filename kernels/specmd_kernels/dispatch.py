@@ -16,6 +16,11 @@ Implementation = Literal["xla", "pallas_tpu", "pallas_gpu", "interpret"]
 _PREFERRED: dict[str, Implementation] = {"tpu": "pallas_tpu", "gpu": "pallas_gpu"}
 
 
+def preferred() -> Implementation | None:
+    """Returns the kernels of JAX's default platform, None if it has none."""
+    return _PREFERRED.get(jax.default_backend())
+
+
 def call(op: str, implementation: Implementation | None, *args: Any) -> Any:
     """Returns what a backend makes of `args`.
 
@@ -29,10 +34,10 @@ def call(op: str, implementation: Implementation | None, *args: Any) -> Any:
     """
     if implementation is not None:
         return _backend(op, implementation)(*args)
-    preferred = _PREFERRED.get(jax.default_backend())
-    if preferred is not None:
+    kernel = preferred()
+    if kernel is not None:
         try:
-            return _backend(op, preferred)(*args)
+            return _backend(op, kernel)(*args)
         except NotImplementedError:
             pass  # XLA declines nothing
     return _backend(op, "xla")(*args)

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from lowering import lowered
-from simulated import kernel_policy, simulator_counts
+from simulated import simulator_counts
 
 from specmd_jax.eviction import EVICTIONS
 from specmd_jax.eviction.linear import LinearParams
+from specmd_jax.on_chip import kernel_policy
 from specmd_jax.types import ModelShape
 from specmd_kernels import CachePolicy, Implementation, SimCounts, cache_sim
 from specmd_kernels.cache_sim import pallas_gpu, pallas_tpu, reference, xla
