@@ -4,10 +4,11 @@
     python experiments/gpu_kernels.py --tiny        # anywhere: small shapes, to see that it runs
 
 slot_ffn for decode stands beside a copy of as many bytes, for prefill beside one dense product of
-as much arithmetic; both beside ragged_dot and, where the copies fit, gather + einsum. cache_sim is
-counted in accesses a second. Each call of slot_ffn and of the gate takes what the one before
-made, many in one program, so that launches from Python do not count; slots move on from call to
-call, so that no cache keeps them. Prints one JSON object and writes gpu_kernels.md.
+as much arithmetic; both beside ragged_dot, torch's grouped product where torch is installed and,
+where the copies fit, gather + einsum. cache_sim is counted in accesses a second. Each call of
+slot_ffn and of the gate takes what the one before made, many in one program, so that launches from
+Python do not count; slots move on from call to call, so that no cache keeps them. Prints one JSON
+object and writes gpu_kernels.md and .png.
 """
 
 import json
@@ -20,11 +21,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
 from jaxtyping import Array
 from kernel_cpu_speed import MOST_COPIED, gather_einsum, ragged_dot
 from kernel_floors import slot_ffn_work
 from recordings import RESULTS, markdown_table, measured_on, write_page
+from roofline_plot import draw_roofline
+from torch_experts import grouped_product_s
 
 from specmd_kernels import CachePolicy, Implementation, cache_sim, gate_topk, slot_ffn
 from specmd_kernels.cache_sim import arg_specs as sim_specs
@@ -107,7 +111,11 @@ def ffn_row(name: str, sizes: Sizes, tokens: int, turns: int) -> dict[str, Any]:
         "flops_per_s": work.flops / own,
         "ragged_dot_us": 1e6 * each_s(ragged_dot),
         "gather_einsum_us": None,
+        "torch_us": None,
     }
+    grouped = grouped_product_s(sizes, np.asarray(args.slots), REPEATS, turns)
+    if grouped is not None:
+        row["torch_us"] = 1e6 * grouped
     if copied <= MOST_COPIED:
         row["gather_einsum_us"] = 1e6 * each_s(gather_einsum)
     return row
@@ -170,6 +178,10 @@ def measure(options: Options) -> dict[str, Any]:
     }
 
 
+def _us(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f}"
+
+
 def page(found: dict[str, Any]) -> list[str]:
     """Returns the lines of gpu_kernels.md."""
     copy, dense = found["copy_bytes_per_s"], found["dense_flops_per_s"]
@@ -181,7 +193,7 @@ def page(found: dict[str, Any]) -> list[str]:
             f"{row['bytes_per_s'] / copy:.0%}",
             f"{row['flops_per_s'] / dense:.0%}",
             f"{row['ragged_dot_us']:,.1f}",
-            "-" if row["gather_einsum_us"] is None else f"{row['gather_einsum_us']:,.1f}",
+            *(_us(row[rival]) for rival in ("gather_einsum_us", "torch_us")),
         ]
         for row in found["ffn"]
     ]
@@ -196,7 +208,12 @@ def page(found: dict[str, Any]) -> list[str]:
         f"experiments/gpu_kernels.py`. A copy reaches {copy / 1e9:,.0f} GB/s, a dense bf16 product "
         f"{dense / 1e12:,.2f} TFLOP/s. Best of several runs.",
         "",
-        *markdown_table([*head, "ragged_dot, us", "gather + einsum, us"], ffn),
+        *markdown_table([*head, "ragged_dot, us", "gather + einsum, us", "torch, us"], ffn),
+        "",
+        "torch: `grouped_mm` on tokens that were sorted ahead, without the sum over a token's "
+        "experts.",
+        "",
+        "![roofline](gpu_kernels.png)",
         "",
         *markdown_table(["gate", "gate_topk, us", "XLA, us"], gate),
         "",
@@ -210,6 +227,7 @@ def main(options: Options) -> None:
         options = replace(options, decode=(1,), prefill=(64,), configurations=2, passes=8, turns=1)
     found = measure(options) | measured_on()
     print(json.dumps(found, indent=1))
+    draw_roofline(found, options.output / "gpu_kernels.png")
     write_page(page(found), options.output / "gpu_kernels.md")
 
 

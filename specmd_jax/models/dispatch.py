@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from specmd_jax.models.blocks import Rows, Weights, as_stack, fill_blocks
 from specmd_jax.models.config import Activation
 from specmd_jax.models.experts import ExpertWeights, apply_expert
+from specmd_kernels import Implementation
 
 LEAST_BLOCK, BLOCK = 8, 64  # rows of one expert that are computed together
 
@@ -21,19 +23,21 @@ def in_blocks(
     ids: Int[Array, "T K"],
     weights: Float[Array, "T K"],
     activation: Activation,
+    implementation: Implementation | None = None,
 ) -> Float[Array, "T H"]:
     """Computes rows sorted by expert, block by block: for inference, in place and unpadded.
 
     Blocks that no row is in cost nothing. It has no reverse-mode derivative.
     """
     plan = plan_blocks(ids, experts.down.shape[0])
-    rows = block_rows(hidden, plan)
-
-    def fill(block: Array, out: Array) -> Array:
-        computed = apply_expert(_pick(experts, plan.expert[block]), rows[block], activation)
-        return jax.lax.dynamic_update_index_in_dim(out, computed.astype(out.dtype), block, 0)
-
-    out = jax.lax.fori_loop(0, plan.used, fill, jnp.zeros_like(rows))
+    rows = lay_out(hidden, plan)
+    source = Weights(
+        lambda block: _pick(experts, plan.expert[block]),
+        as_stack(experts, hidden.dtype),
+        plan.expert,
+    )
+    every = jnp.arange(plan.expert.shape[0])
+    out = fill_blocks(source, rows, every, plan.used, activation, implementation)
     return combine_blocks(out, plan, weights)
 
 
@@ -51,7 +55,7 @@ def all_blocks(
     plan = plan_blocks(ids, experts.down.shape[0])
     chosen = jax.tree.map(lambda leaf: leaf[plan.expert], experts)
     out = jax.vmap(lambda expert, rows: apply_expert(expert, rows, activation))(
-        chosen, block_rows(hidden, plan)
+        chosen, lay_out(hidden, plan).hidden
     )
     return combine_blocks(out, plan, weights)
 
@@ -107,9 +111,10 @@ def _plan_pairs(ids: Int[Array, "T K"]) -> BlockPlan:
     )
 
 
-def block_rows(hidden: Float[Array, "T H"], plan: BlockPlan) -> Float[Array, "blocks rows H"]:
-    """Returns the hidden states block by block; zeros where a block is padded."""
-    return jnp.append(hidden, jnp.zeros_like(hidden[:1]), axis=0)[plan.source]
+def lay_out(hidden: Float[Array, "T H"], plan: BlockPlan) -> Rows:
+    """Returns the hidden states block by block, zeros where a block is padded; nothing computed."""
+    rows = jnp.append(hidden, jnp.zeros_like(hidden[:1]), axis=0)[plan.source]
+    return Rows(rows, plan.source < hidden.shape[0], jnp.zeros_like(rows))
 
 
 def combine_blocks(

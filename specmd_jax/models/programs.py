@@ -18,6 +18,7 @@ from specmd_jax.models.experts import ExpertWeights
 from specmd_jax.models.kv_cache import KvCache
 from specmd_jax.models.resident import resident
 from specmd_jax.static import Static
+from specmd_kernels import Implementation
 
 
 @runtime_checkable
@@ -50,23 +51,32 @@ def take_apart(module: nnx.Module) -> tuple[Structure, list[Array]]:
 class ResidentModel:
     """A model that is on the device whole, as a `Forward` of one program a shape."""
 
-    def __init__(self, decoder: Decoder, experts: tuple[ExpertWeights, ...]):
+    def __init__(
+        self,
+        decoder: Decoder,
+        experts: tuple[ExpertWeights, ...],
+        implementation: Implementation | None = None,
+    ):
+        """Takes the weights, and the kernel of the experts; None: the platform's."""
         self.config = decoder.config
+        self._kernel: Implementation | None = implementation
         self._structure, self._weights = take_apart(decoder)
         self._experts = experts
 
     def __call__(self, tokens: Int[Array, "B S"], cache: KvCache) -> Pass:
         """Runs one pass; see `Forward`."""
-        return _whole_pass(self._structure, self._weights, self._experts, tokens, cache)
+        static = self._structure, self._kernel
+        return _whole_pass(*static, self._weights, self._experts, tokens, cache)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnames="cache")
+@partial(jax.jit, static_argnums=(0, 1), donate_argnames="cache")
 def _whole_pass(
     structure: Structure,
+    implementation: Implementation | None,
     weights: list[Array],
     experts: tuple[ExpertWeights, ...],
     tokens: Int[Array, "B S"],
     cache: KvCache,
 ) -> Pass:
     decoder: Decoder = structure.module(weights)
-    return decoder(tokens, resident(experts, decoder.config), cache)
+    return decoder(tokens, resident(experts, decoder.config, implementation), cache)

@@ -4,6 +4,7 @@ All arithmetic is in float32. Ties fall to the lower expert.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from specmd_jax.models.config import Router, RouterKind
+from specmd_kernels import Implementation, gate_topk, preferred
 
 NO_EXPERT = -1  # the choice of a token that is padding
 
@@ -34,6 +36,36 @@ def softmax(
     (arXiv 2405.04434, §2.2.2: a group counts by its best expert).
     """
     del bias
+    kernel = preferred()
+    if kernel is not None and router.groups == 1:
+        return _fused_softmax(logits, top_k, router, kernel)
+    return _plain_softmax(logits, top_k, router)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
+def _fused_softmax(
+    logits: Float[Array, "T N"], top_k: int, router: Router, kernel: Implementation
+) -> Choice:
+    """In one pass over the logits; the derivative is that of the plain one."""
+    nobody = jnp.zeros(logits.shape[1], bool)
+    try:
+        chosen = gate_topk(
+            logits, nobody, top_k=top_k, normalize=router.normalize, implementation=kernel
+        )
+    except NotImplementedError:
+        return _plain_softmax(logits, top_k, router)
+    return Choice(chosen.ids, router.scale * chosen.weights)
+
+
+@_fused_softmax.defjvp
+def _(
+    top_k: int, router: Router, kernel: Implementation, primals: tuple, tangents: tuple
+) -> tuple[Choice, Choice]:
+    del kernel
+    return jax.jvp(partial(_plain_softmax, top_k=top_k, router=router), primals, tangents)
+
+
+def _plain_softmax(logits: Float[Array, "T N"], top_k: int, router: Router) -> Choice:
     weights, ids = jax.lax.top_k(_reachable_probs(logits, router), top_k)
     return Choice(ids, _scaled(weights, router))
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Int, Shaped
+from jaxtyping import Array, Bool, Int
 
 from specmd_jax.batch import Tally
 from specmd_jax.compiling import make_room_for_programs
@@ -28,6 +28,7 @@ from specmd_jax.runtime.demand import Asked, Moment, fetch, join_asked
 from specmd_jax.runtime.legs import Legs
 from specmd_jax.runtime.link import DirectLink, Link
 from specmd_jax.runtime.main_loop import LANES, MainLoop
+from specmd_jax.runtime.memory import Memory
 from specmd_jax.runtime.pace import Pace, RealTime
 from specmd_jax.runtime.prefetch_loop import PrefetchLoop
 from specmd_jax.runtime.recorder import Recorder
@@ -38,6 +39,7 @@ from specmd_jax.runtime.walk import Walk
 from specmd_jax.runtime.watchdog import Watchdog, Watching
 from specmd_jax.runtime.whole_pass import Hoped, run_whole
 from specmd_jax.study import Answer, Setup
+from specmd_kernels import Implementation
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class OffloadedModel:
         link: Link | None = None,
         recorder: Recorder | None = None,
         staging: Staging | None = None,
+        implementation: Implementation | None = None,
     ):
         """Allots the slots; nothing is in them yet.
 
@@ -81,6 +84,7 @@ class OffloadedModel:
           link: to the device; its own by default.
           recorder: is handed what every pass chose.
           staging: a time of its own, for tests; the machine's by default.
+          implementation: of the experts' kernel, see `slot_ffn`; None: the platform's.
 
         Raises:
           InputError: the capacity is none or more than the device has, or the strategy cannot be
@@ -109,6 +113,7 @@ class OffloadedModel:
             self.budget.copies.units,
         )
         self._staging = staging or Staging()
+        self._implementation: Implementation | None = implementation
         one_tier = len(store.packings) == 1
         self._hopeful = self._staging.hopes and one_tier and strategy.routing.choose is None
         self.reset()
@@ -128,6 +133,7 @@ class OffloadedModel:
             staging.pace,
             lanes=staging.lanes,
             clock=staging.clock,
+            implementation=self._implementation,
         )
         self.stalls_s: list[float] = []
         self._begun: Bool[np.ndarray, " B"] = np.zeros(0, bool)
@@ -239,7 +245,7 @@ class OffloadedModel:
     def _hope(self, tokens: Int[Array, "B S"], cache: KvCache) -> Hoped | None:
         """Runs a pass as a whole; None, and nothing has happened, if a copy is on the link."""
 
-        def run(slots: Shaped[Array, "U page"], pages: Int[np.ndarray, "L N"]) -> Hoped:
+        def run(slots: Memory, pages: Int[np.ndarray, "L N"]) -> Hoped:
             structure, weights = self._whole
             static = structure, self._main.compute_by[0], self._lookahead
             return run_whole(*static, weights, slots, pages, tokens, cache.span, cache.layers)

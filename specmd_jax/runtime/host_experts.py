@@ -1,6 +1,7 @@
 """Experts computed on the host, where their weights are: Fiddler's answer to a miss."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,8 @@ from jaxtyping import Array, Bool, Float
 
 from specmd_jax.models.config import Activation
 from specmd_jax.runtime.store import ExpertStore
-from specmd_jax.runtime.waves import Blocks, compute_arrived
+from specmd_jax.runtime.waves import Blocks, How, Way, compute_arrived
+from specmd_jax.static import Static
 
 Hosted = tuple[Float[Array, "blocks rows H"], Bool[np.ndarray, " N"]]  # and whose blocks they are
 
@@ -18,7 +20,8 @@ class HostExperts:
     """Computes beside the device: `begin` returns at once, `merge` brings the results over."""
 
     def __init__(self, activation: Activation, store: ExpertStore):
-        self._activation, self._store = activation, store
+        self._way = Static(Way(store.packings[0], activation, "xla"))  # whatever the device runs
+        self._store = store
         self._host = jax.local_devices(backend="cpu")[0]
         self._device = jax.local_devices()[0]
 
@@ -29,20 +32,21 @@ class HostExperts:
         there = jax.device_put(blocks, self._host)
         for expert in np.flatnonzero(experts):
             row = np.asarray(self._store[0, layer, int(expert)])
-            there = _compute(
-                self._store.packings[0], self._activation, there, row, np.int32(expert)
-            )
-        return there.out, experts
+            there = _compute(self._way, there, row, np.int32(expert))
+        return there.rows.out, experts
 
     def merge(self, blocks: Blocks, hosted: Hosted | None) -> Blocks:
         """Returns the blocks with what the host computed of them."""
         if hosted is None:
             return blocks
         out, experts = hosted
-        return blocks._replace(out=_merge(blocks, jax.device_put(out, self._device), experts))
+        merged = _merge(blocks, jax.device_put(out, self._device), experts)
+        return blocks._replace(rows=blocks.rows._replace(out=merged))
 
 
-_compute = partial(jax.jit, static_argnums=(0, 1))(compute_arrived)
+@partial(jax.jit, static_argnums=0)
+def _compute(how: How, *args: Any) -> Blocks:
+    return compute_arrived(how.value, *args)
 
 
 @jax.jit
@@ -50,4 +54,4 @@ def _merge(
     blocks: Blocks, out: Float[Array, "blocks rows H"], experts: Bool[Array, " N"]
 ) -> Float[Array, "blocks rows H"]:
     theirs = experts[blocks.plan.expert]
-    return jnp.where(theirs[:, None, None], out, blocks.out)
+    return jnp.where(theirs[:, None, None], out, blocks.rows.out)

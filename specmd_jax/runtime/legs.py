@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int
 
 from specmd_jax.models import Decoder, Gate
 from specmd_jax.models.kv_cache import Remembered, Span
 from specmd_jax.models.programs import Structure, take_apart
 from specmd_jax.runtime.demand import Asked
+from specmd_jax.runtime.memory import Memory
 from specmd_jax.runtime.seen import ask_gate
 from specmd_jax.runtime.waves import How, compute_all, cut
 from specmd_jax.static import Static
@@ -171,7 +172,7 @@ class Legs:
         how: How,
         stream: Float[Array, "B S H"],
         gate: Gate,
-        slots: Shaped[Array, "U page"],
+        slots: Memory,
         pages: Int[Array | np.ndarray, "N pages"],
         due: Bool[Array | np.ndarray, " N"],
         span: Span,
@@ -204,6 +205,5 @@ def _go(leg, weights, stream, hidden, out, span, pasts):
 @partial(jax.jit, static_argnums=0, donate_argnames="pasts")
 def _go_held(both, weights, stream, gate, slots, pages, due, span, pasts):
     leg, how = both.value
-    packing, activation = how.value
-    out = compute_all(packing, activation, gate, slots, pages, due)
+    out = compute_all(how.value, gate, slots, pages, due)
     return leg.go(weights, stream, gate.hidden, out, span, pasts)

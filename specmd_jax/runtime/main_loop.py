@@ -13,7 +13,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Shaped
+from jaxtyping import Array, Bool, Int
 
 from specmd_jax.models import DecoderConfig, Gate
 from specmd_jax.runtime.decisions import Decisions, Place
@@ -22,6 +22,7 @@ from specmd_jax.runtime.fates import meet_fates
 from specmd_jax.runtime.hits import Hits, found_from_start
 from specmd_jax.runtime.host_experts import HostExperts
 from specmd_jax.runtime.link import Delivery, Link
+from specmd_jax.runtime.memory import Memory
 from specmd_jax.runtime.pace import Pace
 from specmd_jax.runtime.prefetch_loop import name_of
 from specmd_jax.runtime.slots import Slots
@@ -31,6 +32,7 @@ from specmd_jax.runtime.walk import Walk
 from specmd_jax.runtime.watchdog import Watching
 from specmd_jax.runtime.waves import (
     Blocks,
+    Way,
     combine_now,
     compute_arrived_now,
     compute_held_now,
@@ -40,6 +42,7 @@ from specmd_jax.runtime.work import Work, sure_work, work_of
 from specmd_jax.static import Static
 from specmd_jax.strategy import Strategy
 from specmd_jax.types import Event
+from specmd_kernels import Implementation
 
 Result = TypeVar("Result")
 
@@ -69,6 +72,7 @@ class MainLoop:
         *,
         lanes: int = LANES,
         clock: Callable[[], float] = time.perf_counter,
+        implementation: Implementation | None = None,
     ):
         """Takes what it works with.
 
@@ -83,6 +87,7 @@ class MainLoop:
           pace: is told of all that is computed.
           lanes: loads in transit at a time.
           clock: for stalls.
+          implementation: of the experts' kernel.
         """
         self.stall_s, self.late_s, self.rough = 0.0, 0.0, 0
         self._config, self._lossy = config, strategy.open_loop
@@ -91,7 +96,9 @@ class MainLoop:
         self._plain = len(store.packings) == 1 and not self._routing
         self._hits = Hits(decisions, store.shape[1], strategy.reads)
         self._everyone = jnp.ones(store.shape[1], bool)
-        self.compute_by = [Static((one, config.activation)) for one in store.packings]
+        self.compute_by = [
+            Static(Way(one, config.activation, implementation)) for one in store.packings
+        ]
         self._decisions, self._slots, self._store = decisions, slots, store
         self._link, self._watchdog, self._pace = link, watchdog, pace
         self._lanes, self._clock = lanes, clock
@@ -192,9 +199,7 @@ class MainLoop:
         """Whether every expert is on the device; nothing can be missing from then on."""
         return bool(self._slots.there.all())
 
-    def on_slots(
-        self, run: Callable[[Shaped[Array, "U page"], Int[np.ndarray, "L N"]], Result]
-    ) -> Result | None:
+    def on_slots(self, run: Callable[[Memory, Int[np.ndarray, "L N"]], Result]) -> Result | None:
         """Returns what `run` makes of the slots; None, and it is not run, if one is being filled.
 
         Args:
@@ -276,14 +281,14 @@ class MainLoop:
                 self._slots.fill(layer, expert, row)
             how = self.compute_by[int(work.tier[expert])]
             blocks = compute_arrived_now(how, blocks, row, np.int32(expert))
-            jax.block_until_ready(blocks.out)  # what it arrived in is free for the next
+            jax.block_until_ready(blocks.rows.out)  # what it arrived in is free for the next
             self._pace.compute(work, np.arange(len(work.tier)) == expert)
             loads.go_on()
         return blocks
 
     def _stall(self, blocks: Blocks, wait: Callable[[], Result]) -> Result:
         """Waits, and counts from when all that is there has been computed."""
-        jax.block_until_ready(blocks.out)
+        jax.block_until_ready(blocks.rows.out)
         begun = self._clock()
         result = wait()
         self.stall_s += self._clock() - begun

@@ -1,4 +1,4 @@
-"""Device memory for experts: pages of one array, allotted before the start.
+"""Device memory for experts: pages, allotted before the start.
 
 A page is the greatest common divisor of what the copies take, so that copies of different
 precision share the memory to the last byte; where there is one precision, a page is a slot. Whoever
@@ -9,15 +9,15 @@ enters takes some, and there are never more than were paid for.
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Int8, Integer, Shaped
+from jaxtyping import Array, Bool, Int, Int8, Shaped
 
 from specmd_jax.errors import InputError
+from specmd_jax.runtime.memory import Memory, allot, write
 from specmd_jax.runtime.store import Packing, device_sharding
+from specmd_jax.static import Static
 from specmd_jax.types import ABSENT
 
 NO_PAGE = -1
@@ -51,22 +51,22 @@ class Slots:
         self._pages_of_tier = [packing.size // self._size for packing in packings]
         pages = max(self._pages_of_tier)
         self._where: Int[np.ndarray, "L N pages"] = np.full((*shape, pages), NO_PAGE, np.int32)
-        row = packings[0].row
-        self.nbytes = num_pages * self._size * row.itemsize
+        self.nbytes = num_pages * self._size * packings[0].row.itemsize
         self._free = list(range(num_pages - 1, -1, -1))
-        self._weights = _allot(num_pages, self._size, row)
+        self._packings = [Static(packing) for packing in packings]
+        self._memory = _allotted(packings, num_pages, self._size, self.nbytes)
         self._lock = threading.Lock()
-        self._compile(packings)
+        self._compile(num_pages)
 
-    def _compile(self, packings: tuple[Packing, ...]) -> None:
+    def _compile(self, num_pages: int) -> None:
         """Has all writing compiled by the thread that is here: XLA should not compile in two."""
-        total = self._weights.shape[0]
-        for packing, pages in zip(packings, self._pages_of_tier, strict=True):
-            if pages <= total:
-                nothing = jax.device_put(np.zeros(packing.size, packing.row), device_sharding())
+        for static, pages in zip(self._packings, self._pages_of_tier, strict=True):
+            if pages <= num_pages:
+                nothing = np.zeros(static.value.size, static.value.row)
+                row = jax.device_put(nothing, device_sharding())
                 for _ in range(2):  # on what was allotted, and on what was written to
                     where = np.arange(pages, dtype=np.int32)
-                    self._weights = _written(self._weights, nothing, where)
+                    self._memory = write(static, self._memory, row, where)
 
     def hold(self, tier: Int8[np.ndarray, "L N"]) -> None:
         """Takes pages from copies that left and gives them to those that came.
@@ -111,24 +111,23 @@ class Slots:
             raise RuntimeError(f"expert {expert} of layer {layer} arrived and has no slot")
         pages = self._where[layer, expert, : self._pages_of_tier[tier]].copy()
         with self._lock:
-            self._weights = _written(self._weights, row, pages)
+            self._memory = write(self._packings[tier], self._memory, row, pages)
 
     @contextmanager
-    def reading(self) -> Iterator[Shaped[Array, "U page"]]:
-        """Yields the weights of all pages, to be used before their memory is written to again."""
+    def reading(self) -> Iterator[Memory]:
+        """Yields the memory of all pages, to be used before it is written to again."""
         with self._lock:
-            yield self._weights
+            yield self._memory
 
 
-def _allot(num_pages: int, size: int, dtype: np.dtype) -> Shaped[Array, "U page"]:
+def _allotted(packings: tuple[Packing, ...], num_pages: int, size: int, nbytes: int) -> Memory:
     try:
-        return jax.block_until_ready(jnp.zeros((num_pages, size), dtype))
+        return jax.block_until_ready(allot(packings, num_pages, size))
     except RuntimeError as error:  # XLA raises its own kind of it
         if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
             raise
-        asked = num_pages * size * dtype.itemsize
         raise InputError(
-            f"the device has no {asked / 2**30:.2f} GiB for experts{_free_memory()}: give a "
+            f"the device has no {nbytes / 2**30:.2f} GiB for experts{_free_memory()}: give a "
             "smaller --capacity"
         ) from error
 
@@ -140,13 +139,3 @@ def _free_memory() -> str:
         return ""
     free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     return f", {max(free, 0) / 2**30:.2f} GiB are free"
-
-
-@partial(jax.jit, donate_argnums=0)
-def _written(
-    weights: Shaped[Array, "U page"], row: Shaped[Array, " P"], pages: Integer[Array, " pages"]
-) -> Shaped[Array, "U page"]:
-    parts = row.reshape(pages.shape[0], -1)
-    if pages.shape[0] == 1:
-        return jax.lax.dynamic_update_slice_in_dim(weights, parts, pages[0], 0)
-    return weights.at[pages].set(parts, unique_indices=True)

@@ -51,31 +51,26 @@ class Packing:
         rows.flags.writeable = False
         return rows
 
-    def unpack(self, row: Shaped[Array, " P"]) -> ExpertWeights:
-        """Returns the weights that lie in a row; to be traced."""
-        return self._assemble(lambda start, width: jax.lax.slice_in_dim(row, start, start + width))
-
-    def read(
-        self, weights: Shaped[Array, "U page"], pages: Integer[Array, " pages"]
-    ) -> ExpertWeights:
-        """Returns the weights that lie in some pages; to be traced."""
-        if pages.shape[0] > 1:
-            return self.unpack(weights[pages].reshape(-1))
-        page = pages[0]
-        return self._assemble(
-            lambda start, width: jax.lax.dynamic_slice(weights, (page, start), (1, width))[0]
-        )
-
-    def _assemble(self, part_of: Callable[[int, int], Shaped[Array, " part"]]) -> ExpertWeights:
+    def parts(self, row: Shaped[Array, " P"]) -> ExpertWeights | PackedExpert:
+        """Returns the arrays that lie in a row, as they are kept; to be traced."""
         leaves, start = [], 0
         for shape, dtype in zip(self.shapes, self.dtypes, strict=True):
             width = int(np.prod(shape)) * dtype.itemsize // self.row.itemsize
-            part = part_of(start, width)
+            part = jax.lax.slice_in_dim(row, start, start + width)
             if dtype != self.row:
                 part = jax.lax.bitcast_convert_type(part.reshape(-1, dtype.itemsize), dtype)
             leaves.append(part.reshape(shape))
             start += width
-        experts = jax.tree.unflatten(self.tree, leaves)
+        return jax.tree.unflatten(self.tree, leaves)
+
+    def empty(self, many: int) -> ExpertWeights | PackedExpert:
+        """Returns room for many copies, [many, ...], on the device."""
+        sizes = zip(self.shapes, self.dtypes, strict=True)
+        leaves = [jnp.zeros((many, *shape), dtype) for shape, dtype in sizes]
+        return jax.tree.unflatten(self.tree, leaves)
+
+    def to_compute(self, experts: ExpertWeights | PackedExpert) -> ExpertWeights:
+        """Returns the weights to compute with of what is kept; to be traced."""
         return dequantize(experts, self.compute) if isinstance(experts, PackedExpert) else experts
 
 

@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int
 
 from specmd_jax.models import Gate, KvCache, Pass
 from specmd_jax.models.kv_cache import Remembered, Span
 from specmd_jax.runtime.demand import Asked, fetch
 from specmd_jax.runtime.legs import Arrival, Legs
+from specmd_jax.runtime.memory import Memory
 from specmd_jax.runtime.waves import How
 from specmd_jax.runtime.whole_pass import Hoped
 
@@ -73,7 +74,7 @@ class Walk:
         self,
         gate: Gate,
         how: How,
-        slots: Shaped[Array, "U page"],
+        slots: Memory,
         pages: Int[Array | np.ndarray, "N pages"],
         due: Bool[Array | np.ndarray, " N"],
     ) -> None:

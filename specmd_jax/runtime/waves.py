@@ -5,7 +5,6 @@ is computed therefore does not depend on which experts were there first, nor in 
 lie: the same bits come out as with every expert on the device.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,94 +12,86 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from specmd_jax.models.blocks import Rows, Weights, fill_blocks
 from specmd_jax.models.config import Activation
 from specmd_jax.models.decoder import Gate
-from specmd_jax.models.dispatch import BlockPlan, block_rows, combine_blocks, plan_blocks
-from specmd_jax.models.experts import ExpertWeights, apply_expert
+from specmd_jax.models.dispatch import BlockPlan, combine_blocks, plan_blocks
+from specmd_jax.models.dispatch import lay_out as lay_out_rows
+from specmd_jax.runtime.memory import Memory, arrived, read
 from specmd_jax.runtime.store import Packing
 from specmd_jax.static import Static
+from specmd_kernels import Implementation
+
+
+class Way(NamedTuple):
+    """How the experts of a tier are read and computed."""
+
+    packing: Packing
+    activation: Activation
+    implementation: Implementation | None = None  # of `slot_ffn`; None: the platform's
+
+
+How = Static[Way]
 
 
 class Blocks(NamedTuple):
     """The rows of a layer, sorted by expert, and what has been made of them."""
 
     plan: BlockPlan
-    rows: Float[Array, "blocks rows H"]
-    out: Float[Array, "blocks rows H"]
+    rows: Rows
 
 
 def lay_out(gate: Gate) -> Blocks:
     """Returns the rows of a layer with nothing computed; to be traced."""
     plan = plan_blocks(gate.ids, gate.logits.shape[-1])
-    rows = block_rows(gate.hidden, plan)
-    return Blocks(plan, rows, jnp.zeros_like(rows))
+    return Blocks(plan, lay_out_rows(gate.hidden, plan))
 
 
 def compute_held(
-    packing: Packing,
-    activation: Activation,
+    way: Way,
     blocks: Blocks,
-    weights: Shaped[Array, "U page"],
+    memory: Memory,
     pages: Int[Array, "N pages"],
     due: Bool[Array, " N"],
 ) -> Blocks:
     """Returns the blocks with those of experts in slots computed; to be traced.
 
     Args:
-      packing: of the weights.
-      activation: of the experts.
+      way: how they are.
       blocks: of the layer.
-      weights: of the slots.
+      memory: of the slots.
       pages: of each expert.
       due: the experts to compute.
     """
-    pages = pages[blocks.plan.expert]
-
-    def expert_of(block: Array) -> ExpertWeights:
-        return packing.read(weights, pages[block])
-
-    return _compute(blocks, due[blocks.plan.expert], expert_of, activation)
+    expert = blocks.plan.expert
+    weights = read(way.packing, memory, pages[expert])
+    return _compute(way, blocks, due[expert], weights)
 
 
 def compute_arrived(
-    packing: Packing,
-    activation: Activation,
-    blocks: Blocks,
-    row: Shaped[Array, " P"],
-    expert: Int[Array, ""],
+    way: Way, blocks: Blocks, row: Shaped[Array, " P"], expert: Int[Array, ""]
 ) -> Blocks:
     """Returns the blocks with those of one expert computed, from where it arrived; traced."""
-    arrived = packing.unpack(row)
-    return _compute(blocks, blocks.plan.expert == expert, lambda block: arrived, activation)
+    weights = arrived(way.packing, row, blocks.plan.expert.shape[0])
+    return _compute(way, blocks, blocks.plan.expert == expert, weights)
 
 
 def combine(blocks: Blocks, weights: Float[Array, "T K"]) -> Float[Array, "T H"]:
     """Returns the weighted sum of each token's experts, all of them computed; to be traced."""
-    return combine_blocks(blocks.out, blocks.plan, weights)
+    return combine_blocks(blocks.rows.out, blocks.plan, weights)
 
 
-def _compute(
-    blocks: Blocks,
-    due: Bool[Array, " blocks"],
-    expert_of: Callable[[Array], ExpertWeights],
-    activation: Activation,
-) -> Blocks:
+def _compute(way: Way, blocks: Blocks, due: Bool[Array, " blocks"], weights: Weights) -> Blocks:
     due = due & (jnp.arange(due.shape[0]) < blocks.plan.used)
     order = jnp.argsort(~due, stable=True)
-
-    def fill(number: Array, out: Array) -> Array:
-        block = order[number]
-        made = apply_expert(expert_of(block), blocks.rows[block], activation)
-        return jax.lax.dynamic_update_index_in_dim(out, made.astype(out.dtype), block, 0)
-
-    return blocks._replace(out=jax.lax.fori_loop(0, jnp.sum(due), fill, blocks.out))
+    out = fill_blocks(weights, blocks.rows, order, jnp.sum(due), way.activation, way.implementation)
+    return blocks._replace(rows=blocks.rows._replace(out=out))
 
 
 def compute_all(
-    packing: Packing,
-    activation: Activation,
+    way: Way,
     gate: Gate,
-    weights: Shaped[Array, "U page"],
+    memory: Memory,
     pages: Int[Array, "N pages"],
     due: Bool[Array, " N"],
 ) -> Float[Array, "T H"]:
@@ -109,7 +100,7 @@ def compute_all(
     The same as laying out, computing and combining one after the other, to the last bit.
     """
     blocks = cut(lay_out(gate))
-    blocks = cut(compute_held(packing, activation, blocks, weights, pages, due))
+    blocks = cut(compute_held(way, blocks, memory, pages, due))
     return cut(combine(blocks, gate.weights))
 
 
@@ -119,16 +110,13 @@ lay_out_now = jax.jit(lay_out)
 combine_now = jax.jit(combine)
 
 
-How = Static[tuple[Packing, Activation]]  # how weights are read and experts computed
-
-
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def compute_held_now(how: How, *args: Any) -> Blocks:
     """See `compute_held`; the memory of the blocks is reused."""
-    return compute_held(*how.value, *args)
+    return compute_held(how.value, *args)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def compute_arrived_now(how: How, *args: Any) -> Blocks:
     """See `compute_arrived`; the memory of the blocks is reused."""
-    return compute_arrived(*how.value, *args)
+    return compute_arrived(how.value, *args)

@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Int
 
 from specmd_jax.models import Decoder, Gate, KvCache
 from specmd_jax.models.kv_cache import Remembered, Span
 from specmd_jax.models.programs import Structure
+from specmd_jax.runtime.memory import Memory
 from specmd_jax.runtime.seen import foresee
 from specmd_jax.runtime.waves import How, compute_all, cut
 
@@ -35,7 +36,7 @@ def run_whole(
     how: How,
     lookahead: int,
     weights: list[Array],
-    slots: Shaped[Array, "U page"],
+    slots: Memory,
     pages: Int[Array, "L N"],
     tokens: Int[Array, "B S"],
     span: Span,
@@ -62,7 +63,7 @@ def run_whole(
         if gate is None:
             continue
         here = jnp.maximum(pages[len(gates)], 0)[:, None]
-        out = compute_all(*how.value, gate, slots, here, everyone)
+        out = compute_all(how.value, gate, slots, here, everyone)
         streams.append(stream)
         gates.append(gate)
         stream = cut(layer.finish(stream, gate.hidden, out))

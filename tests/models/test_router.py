@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from specmd_jax.models.config import Router
-from specmd_jax.models.router import affinities, choose
+from specmd_jax.models.router import Choice, affinities, choose
 
 TOP_K, EXPERTS = 3, 16
 ROUTERS = {
@@ -36,3 +36,28 @@ def test_the_highest_affinities_are_the_choice(name: str, shift: float | None) -
     if router.groups > 1:
         out_of_reach = EXPERTS * (router.groups - router.kept_groups) // router.groups
         assert ((shares == 0).sum(axis=-1) >= out_of_reach).all()
+
+
+@pytest.mark.parametrize("router", [Router(), Router(normalize=True, scale=2.5)])
+def test_the_kernel_chooses_and_learns_alike(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = 2 * jax.random.normal(jax.random.key(0), (20, EXPERTS))
+    aims = jax.random.normal(jax.random.key(1), (20, TOP_K))
+
+    def run(kernel: str | None) -> tuple[Choice, jax.Array]:
+        monkeypatch.setattr("specmd_jax.models.router.preferred", lambda: kernel)
+
+        def loss(logits: jax.Array) -> tuple[jax.Array, Choice]:
+            chosen = choose(logits, None, jnp.ones(20, bool), TOP_K, router)
+            return jnp.sum(aims * chosen.weights), chosen
+
+        alone = choose(logits, None, jnp.ones(20, bool), TOP_K, router)
+        (_, chosen), slope = jax.value_and_grad(loss, has_aux=True)(logits)
+        np.testing.assert_array_equal(alone.ids, chosen.ids)
+        return alone, slope
+
+    (plain, slope), (fused, fused_slope) = run(None), run("interpret")
+    np.testing.assert_array_equal(plain.ids, fused.ids)
+    np.testing.assert_allclose(plain.weights, fused.weights, rtol=1e-5)
+    np.testing.assert_allclose(slope, fused_slope, atol=1e-6)
