@@ -58,7 +58,7 @@ class Watched:
 def run(forward: Any, prompts: list[list[int]], new: int, chunk: int = 128) -> tuple[list, list]:
     """Returns the tokens that follow the prompts, and the logits of every pass."""
     watched = Watched(forward)
-    made = generate(watched, CONFIG, prompts, new, chunk=chunk)
+    made = generate(watched, watched.config, prompts, new, chunk=chunk)
     return made, watched.logits
 
 
