@@ -1,9 +1,37 @@
 """What holds for every test."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 import jax
 import pytest
+
+_CACHE = {  # as JAX reads it: everything that is compiled, however small
+    "jax_compilation_cache_dir": "",
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Has the workers and the programs they start share what they compile, on disk.
+
+    Most of the time goes into compiling, and many files run the same few small models.
+    """
+    if hasattr(config, "workerinput"):
+        return  # its environment has been set by the one who started it
+    _CACHE["jax_compilation_cache_dir"] = tempfile.mkdtemp(prefix="specmd-tests-")
+    for name, value in _CACHE.items():
+        os.environ[name.upper()] = str(value)
+        jax.config.update(name, value)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Throws away what was compiled."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(_CACHE["jax_compilation_cache_dir"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True, scope="module")
