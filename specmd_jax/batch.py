@@ -83,8 +83,7 @@ def run_batch(
             f"{trace.num_passes} passes are too many for one replay of this model: slice the "
             f"trace to at most {most}"
         )
-    # On the host, where a chunk is a view: sliced on a device, each array compiles a program.
-    events = jax.tree.map(np.asarray, dense_events(trace, strategy.reads, strategy.lookahead))
+    events = dense_events(trace, strategy.reads, strategy.lookahead)
     if resident is None and fits_on_chip(strategy, units):
         counted = _run_on_chip(strategy, configs, units, events, implementation or preferred())
         if counted is not None:

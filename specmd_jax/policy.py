@@ -79,6 +79,7 @@ class Eviction(NamedTuple):
     shield: ShieldFn | None = None
     reads: tuple[str, ...] = ()
     admission: str | None = None  # "forced" or "bypass" where the policy fixes it
+    distinct: bool = False  # no two copies have one score, an integer: recency is not asked
     doc: str | None = None  # a sentence, what is special, the source: shown by list and README
 
 

@@ -29,6 +29,7 @@ from laws import run as replay_way
 from specmd_jax import batch
 from specmd_jax.batch import Config, Tally, run_batch
 from specmd_jax.errors import InputError
+from specmd_jax.eviction import EVICTIONS
 from specmd_jax.policy import Eviction, stateless_init, stateless_update
 from specmd_jax.strategy import SCOPES, Strategy, make_strategy
 from specmd_jax.timeline import Costs
@@ -97,6 +98,21 @@ def some_trace(seed: int = 0, passes: int = 40) -> Trace:
 def tallies(strategy: Strategy, capacities: np.ndarray, costs: Costs | None = None) -> list[Tally]:
     configs = [Config(strategy.params, units, costs) for units in capacities]
     return run_batch(some_trace(), strategy, configs, UNITS)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("name", [name for name in EVICTIONS if EVICTIONS[name].distinct])
+def test_scores_that_are_distinct_rank_without_recency(name: str, scope: str):
+    for prefetch in ("none", "previous"):
+        strategy = make_strategy(name, prefetch, scope=scope)
+        by_both = strategy._replace(eviction=strategy.eviction._replace(distinct=False))
+        capacities = split(SLOTS, scope)
+        expected = tallies(by_both, capacities)
+        for one, other in zip(tallies(strategy, capacities), expected, strict=True):
+            for field in one.counts._fields:
+                np.testing.assert_array_equal(
+                    getattr(one.counts, field), getattr(other.counts, field), err_msg=field
+                )
 
 
 @pytest.mark.parametrize("scope", SCOPES)

@@ -27,15 +27,18 @@ def find_victims(
     needed: Int[Array, ""],
 ) -> Victims:
     """Returns the victims in the pool of `layer` that free `needed` units."""
+    age: Int[Array, "L N"] = cache.last_used
+    if score is not None and setting.strategy.eviction.distinct:
+        score, age = None, score  # one key to search by, not two
     if setting.strategy.scope == "global":
-        return lowest(score, cache.last_used, candidates, needed, cache.tier, setting.units)
+        return lowest(score, age, candidates, needed, cache.tier, setting.units)
 
     def own(values: Array) -> Array:
         return row(values, layer)[None]
 
     victims = lowest(
         None if score is None else own(score),
-        own(cache.last_used),
+        own(age),
         own(candidates),
         needed,
         own(cache.tier),

@@ -64,4 +64,6 @@ def shield(
     return current(state, event) & right & params.protect_current_right
 
 
-policy = Eviction(init, score, update, LeastStaleParams(), shield=shield, doc=__doc__)
+policy = Eviction(
+    init, score, update, LeastStaleParams(), shield=shield, distinct=True, doc=__doc__
+)

@@ -18,4 +18,4 @@ def score(
     return jnp.where(current(state, event), cache.tier.size, 0) + position
 
 
-policy = least_stale._replace(score=score, doc=__doc__)
+policy = least_stale._replace(score=score, distinct=False, doc=__doc__)

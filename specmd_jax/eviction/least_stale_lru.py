@@ -19,4 +19,4 @@ def score(
     return current(state, event).astype(jnp.int32)
 
 
-policy = least_stale._replace(score=score, doc=__doc__)
+policy = least_stale._replace(score=score, distinct=False, doc=__doc__)

@@ -1,6 +1,5 @@
 """A trace made dense, pass by pass: the arrays that the simulator scans over."""
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
@@ -13,7 +12,9 @@ LOGIT_LIMIT = 1 << 12  # logits beyond this are no router's: the fixed point wou
 
 
 def dense_events(trace: Trace, reads: frozenset[str] = frozenset(), lookahead: int = 1) -> Events:
-    """Returns the passes of `trace` with what the policies of a strategy read.
+    """Returns the passes of `trace` with what the policies of a strategy read, as numpy arrays.
+
+    On the host a part of a trace is a view; sliced on a device, each array compiles a program.
 
     Args:
       reads: `Strategy.reads`; what is not in it is left out.
@@ -39,8 +40,7 @@ def dense_events(trace: Trace, reads: frozenset[str] = frozenset(), lookahead: i
         "probs": _mean_probs(trace) if PROBS in reads else None,
     }
     return Events._make(
-        None if arrays[name] is None else jnp.asarray(_compact(arrays[name]))
-        for name in Events._fields
+        None if arrays[name] is None else _compact(arrays[name]) for name in Events._fields
     )
 
 
