@@ -16,6 +16,7 @@ PROMPT_TOKENS = 32
 TOKENS = 48
 TURNS = 5  # of all ways, one after the other: what else the machine does then hits all alike
 EVERYTHING, OFFLOADED = "100%", ("5%", "25%")
+DECISIONS = (("lru", "none"), ("least-stale", "next-gate"))  # eviction and prefetch
 
 
 class Row(NamedTuple):
@@ -82,7 +83,7 @@ def _ways(offloading: Offloading) -> dict[tuple[str, str], OffloadedModel]:
         ("layer by layer", EVERYTHING): offloading.model(everything, staging=Staging(hopes=False)),
     }
     for capacity in OFFLOADED:
-        for eviction, prefetch in (("lru", "none"), ("least-stale", "next-gate")):
+        for eviction, prefetch in DECISIONS:
             choice = Choice(eviction=eviction, prefetch=prefetch, capacity=capacity)
             name = eviction if prefetch == "none" else f"{eviction} + {prefetch}"
             ways[name, capacity] = offloading.model(make_setup(choice))

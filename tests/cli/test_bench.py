@@ -69,6 +69,7 @@ def test_the_runtime_is_timed_beside_a_plain_jitted_model(
     specmd: Specmd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runtime, "OFFLOADED", ("25%",))
+    monkeypatch.setattr(runtime, "DECISIONS", (("lru", "none"),))  # a prefetcher compiles for long
     monkeypatch.setattr(runtime.bench_runtime, "__defaults__", (1, 4, lambda text: None))
     result = specmd("bench", "runtime", "--json")
     assert result.code == 0 and result.json["label"] == "MEASURED"
