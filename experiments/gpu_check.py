@@ -4,9 +4,10 @@
     python experiments/gpu_check.py --tiny                # anywhere, to see that it runs
 
 Measures the link, whether a copy hides behind computing, what committing a copy to a slot costs,
-OLMoE-1B-7B's shape in replay mode at 1, 5 and 25 % beside the simulator, the simulator's own speed,
-the kernels, and the same shape offloaded by transformers and accelerate where they are installed.
-Each part is written as soon as it is measured: gpu_check.json and gpu_check.md.
+OLMoE-1B-7B's shape in replay mode at 1, 5 and 25 % beside the simulator, the runtime's experts by
+the kernel and by XLA, the simulator's own speed, the kernels, and the same shape offloaded by
+transformers and accelerate where they are installed. Each part is written as soon as it is
+measured: gpu_check.json and gpu_check.md.
 """
 
 import json
@@ -30,12 +31,13 @@ from specmd_jax.bench.simulator import bench_simulator
 from specmd_jax.choice import Choice, make_setup
 from specmd_jax.model_zoo import ModelSpec, get_model
 from specmd_jax.probe import Effort, measure, median_s
-from specmd_jax.runtime.forced import open_forced, summarise_replay, time_passes
+from specmd_jax.runtime.forced import open_forced, replay_passes, summarise_replay, time_passes
 from specmd_jax.runtime.slots import Slots
 from specmd_jax.runtime.store import device_sharding, host_sharding
 from specmd_jax.study import run as simulate
 from specmd_jax.traces import Trace, import_trace, slice_passes
 from specmd_jax.traces.synthetic import SyntheticSpec, generate
+from specmd_kernels import preferred
 
 MODEL = "olmoe-1b-7b-0924"
 CAPACITIES = ("1%", "5%", "25%")
@@ -124,6 +126,22 @@ def replay(options: Options) -> dict[str, Any]:
     return {"rows": rows}
 
 
+def experts(options: Options) -> dict[str, Any]:
+    """The runtime with every expert in a slot: computed by the kernel, and by XLA's blocks."""
+    trace, setup, rows = _trace(options), make_setup(Choice(capacity="100%")), []
+    logits: list[np.ndarray] = []
+    for implementation in (preferred() or "interpret", "xla"):
+        model = open_forced(_spec(options), setup, "bfloat16", None, implementation)
+        seconds, _ = time_passes(model, trace)
+        model.reset()
+        *_, (_, done) = replay_passes(model, trace)
+        logits.append(np.asarray(done.logits, np.float32))
+        model.close()
+        rows.append({"experts by": implementation, "pass_s": float(np.median(seconds))})
+    apart = np.abs(logits[0] - logits[1]).max() / np.abs(logits[1]).max()
+    return {"rows": [row | {"logits_apart": float(apart)} for row in rows]}
+
+
 def simulator(options: Options) -> dict[str, Any]:
     """Accesses a second on this device."""
     configs = (1, 16) if options.tiny else (256, 4096)
@@ -149,6 +167,7 @@ PARTS: dict[str, Callable[[Options], dict[str, Any]]] = {
     "overlap": overlap,
     "commit": commit,
     "replay": replay,
+    "experts": experts,
     "simulator": simulator,
     "kernels": kernels,
     "peers": peers,

@@ -30,6 +30,7 @@ from specmd_jax.runtime.store import ExpertStore
 from specmd_jax.runtime.walk import Walk
 from specmd_jax.study import Setup
 from specmd_jax.traces import PAD, PREFILL, Trace
+from specmd_kernels import Implementation
 
 DEVIATION = 0.02  # of random weights
 
@@ -162,7 +163,13 @@ def _dtype(model: OffloadedModel) -> Any:
     return model.store.packings[0].compute
 
 
-def open_forced(spec: ModelSpec, setup: Setup, dtype: str, link: Link | None) -> ForcedModel:
+def open_forced(
+    spec: ModelSpec,
+    setup: Setup,
+    dtype: str,
+    link: Link | None,
+    implementation: Implementation | None = None,
+) -> ForcedModel:
     """Returns a model of a zoo model's shape under a strategy.
 
     Args:
@@ -170,6 +177,7 @@ def open_forced(spec: ModelSpec, setup: Setup, dtype: str, link: Link | None) ->
       setup: strategy and capacity.
       dtype: of its random weights.
       link: to the device; its own by default.
+      implementation: of the experts' kernel; None: the platform's.
 
     Raises:
       InputError: the model cannot be shaped, or the strategy cannot be run.
@@ -182,7 +190,8 @@ def open_forced(spec: ModelSpec, setup: Setup, dtype: str, link: Link | None) ->
     config = shaped_config(spec)
     store = shaped_store(spec, dtype, setup.precisions)
     setup = replace(setup, with_scales=True)
-    return ForcedModel(shaped_decoder(config, jnp.dtype(dtype)), store, setup, link)
+    decoder = shaped_decoder(config, jnp.dtype(dtype))
+    return ForcedModel(decoder, store, setup, link, implementation=implementation)
 
 
 def summarise_replay(
