@@ -1,6 +1,7 @@
 """Tuned parameters beside a dense grid: six pairs of trace and machine.
 
     python experiments/tuning.py run     # half an hour; goes on where it was stopped
+    python experiments/tuning.py again   # minutes; searches anew beside the grids of `run`
     python experiments/tuning.py draw    # seconds; reads what `run` wrote
 
 Each pair turns two knobs of one strategy. The grid has 31 x 31 settings; tuning gets a twentieth of
@@ -16,9 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 import tyro
-from recordings import RECORDED, RESULTS, Rows, finish, load, read_rows
+from recordings import RECORDED, RESULTS, Rows, finish, load, read_rows, where
 
 from specmd_jax.choice import Choice, make_setup
+from specmd_jax.errors import InputError
 from specmd_jax.study import Setup
 from specmd_jax.traces import Trace
 from specmd_jax.tune import (
@@ -30,8 +32,9 @@ from specmd_jax.tune import (
     search,
     split_requests,
 )
+from specmd_jax.tune.check import GridBest, grid_places
 from specmd_jax.tune.knobs import values_at
-from specmd_jax.tune.search import FLAT, agreement_of, smoothed_gradient
+from specmd_jax.tune.search import CLEAR, FLAT, agreement_of, smoothed_gradient
 from specmd_jax.tune.surrogate import Surrogate, has_surrogate
 
 POINTS = 31
@@ -39,7 +42,6 @@ BUDGET = POINTS * POINTS // 20
 SIGMA = 0.12  # of the smoothing, in shares of a knob's range
 SAMPLED = 48  # places at which gradients are compared with the grid's
 PAIRS = 8  # antithetic, as many as a step of the search takes from two starts
-CLEAR = 0.01  # share of the time above which a knob clearly matters
 
 
 class Pair(NamedTuple):
@@ -74,8 +76,12 @@ def pairs(traces: dict[str, Trace]) -> list[Pair]:
     ]
 
 
-def tune_pair(trace: Trace, pair: Pair) -> Rows:
-    """Returns the result of one pair, the grid's landscape and the path through it."""
+def tune_pair(trace: Trace, pair: Pair, known: Rows | None = None) -> Rows:
+    """Returns the result of one pair, the grid's landscape and the path through it.
+
+    Args:
+      known: rows of an earlier run, whose grid is taken; None: the grid is simulated.
+    """
     setup = pair.setup()
     train, held_out = split_requests(trace)
     knobs = knobs_of(setup.params, pair.knobs)
@@ -83,7 +89,7 @@ def tune_pair(trace: Trace, pair: Pair) -> Rows:
     anchors = anchors_of(setup, knobs)
     surrogate = Surrogate(train, setup, knobs) if has_surrogate(setup, knobs) else None
     found = search(on_train, anchors, Effort(evaluations=BUDGET), surrogate)
-    grid = check_grid(on_train, POINTS)
+    grid = check_grid(on_train, POINTS) if known is None else grid_of(known, pair)
     held = on_held(np.stack([anchors[0], found.place, grid.place]))
     table = grid.values.reshape(POINTS, POINTS)
     about = {
@@ -111,6 +117,15 @@ def tune_pair(trace: Trace, pair: Pair) -> Rows:
             rows.append(about | point)
     columns = {name: None for row in rows for name in row}
     return [columns | row for row in rows]
+
+
+def grid_of(known: Rows, pair: Pair) -> GridBest:
+    """Returns the grid of one pair as an earlier run kept it."""
+    values = np.asarray([row["tuned"] for row in where(known, pair=pair.name, kind="grid")])
+    if len(values) != POINTS**2:
+        raise InputError(f"no grid of {POINTS} x {POINTS} for {pair.name}: run the experiment")
+    places, best = grid_places(2, POINTS), int(np.argmin(values))
+    return GridBest(places[best], float(values[best]), len(places), places, values)
 
 
 def compare_gradients(
@@ -173,6 +188,26 @@ def run_experiment(
     draw(results)
 
 
+def search_again(
+    traces: tuple[Path, ...] = RECORDED, passes: int = 128, results: Path = RESULTS
+) -> None:
+    """Tune every pair anew beside the grids that `run` kept, and draw.
+
+    Args:
+      traces: those that `run` was given.
+      passes: as many as `run` was given.
+      results: folder of the table, the picture and the page.
+    """
+    recorded, table = load(traces, passes), results / "tuning.parquet"
+    known = read_rows(table)
+    parts: dict[str, Callable[[], Rows]] = {
+        f"{pair.name}, again": partial(tune_pair, recorded[pair.trace], pair, known)
+        for pair in pairs(recorded)
+    }
+    finish(parts, recorded, table)
+    draw(results)
+
+
 def draw(results: Path = RESULTS) -> None:
     """Draw the landscapes and write the page from what `run` kept."""
     from tuning_report import write_all  # matplotlib is slow to load
@@ -181,4 +216,6 @@ def draw(results: Path = RESULTS) -> None:
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"run": run_experiment, "draw": draw})
+    tyro.extras.subcommand_cli_from_dict(
+        {"run": run_experiment, "again": search_again, "draw": draw}
+    )

@@ -87,6 +87,7 @@ def page(rows: Rows) -> list[str]:
     gaps = [result["held_tuned"] / result["held_grid"] - 1 for result in results]
     near = sum(gap <= 0.01 for gap in gaps)
     share = results[0]["evaluations"] / results[0]["grid_evaluations"]
+    led = [_led_by(result) for result in results]
     signs = {
         name: [r[name] for r in results if r[name] is not None]
         for name in results[0]
@@ -106,6 +107,8 @@ def page(rows: Rows) -> list[str]:
         f"{_range(signs['surrogate_agreement_clear'])}, evolution strategies with eight antithetic "
         f"pairs {_range(signs['es_agreement_clear'])}; where it moves it by 0.1 % or more, "
         f"{_range(signs['surrogate_agreement'])} and {_range(signs['es_agreement'])}.",
+        "- Of the gradient that led the search, the surrogate where it could be trusted and "
+        f"evolution strategies elsewhere: {_range(led)} where a knob clearly matters.",
         "",
         *markdown_table(
             ["pair", "default", "tuned", "grid's best", "gap", "led by", "signs right"],
@@ -126,6 +129,12 @@ def _line(result: dict, gap: float) -> list[str]:
         signs = f"{100 * told:.0f} %, {signs}"
     times = [f"{1e3 * result[f'held_{name}']:.3f}" for name in ("default", "tuned", "grid")]
     return [result["pair"], *times, f"{100 * gap:+.2f} %", result["gradient"], signs]
+
+
+def _led_by(result: dict) -> float:
+    """Returns the share of right signs, where they are clear, of the gradient that was followed."""
+    kind = "surrogate" if result["gradient"] == "surrogate" else "es"
+    return result[f"{kind}_agreement_clear"]
 
 
 def _range(shares: list[float]) -> str:

@@ -27,7 +27,7 @@ from specmd_jax.tune import (
     split_requests,
 )
 from specmd_jax.tune.knobs import KNOBS, places_of, values_at, with_values
-from specmd_jax.tune.search import WORTH, agreement_of, differences, smoothed_gradient
+from specmd_jax.tune.search import SURE, WORTH, agreement_of, differences, smoothed_gradient
 from specmd_jax.tune.surrogate import Surrogate, has_surrogate
 from specmd_jax.types import ModelShape
 
@@ -113,9 +113,9 @@ def test_a_surrogate_leads_only_where_its_signs_are_right():
         return places - bowl.bottom
 
     led = search(bowl, start, effort, right)
-    assert led.gradient == "surrogate" and led.agreement == 1 and led.value < 1.005
+    assert led.gradient == "surrogate" and led.agreement >= SURE and led.value < 1.005
     misled = search(bowl, start, effort, lambda places: -right(places))
-    assert misled.gradient == "evolution strategies" and misled.agreement == 0
+    assert misled.gradient == "evolution strategies" and misled.agreement <= 1 - SURE
 
 
 def test_a_gain_that_the_dice_could_give_keeps_the_last_anchor():

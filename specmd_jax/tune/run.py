@@ -106,8 +106,8 @@ def _warnings(record: dict[str, Any], found: Found, left_out: int) -> list[str]:
         )
     if found.agreement is not None and found.gradient != "surrogate":
         notes.append(
-            f"the surrogate gradient is useless here ({found.agreement:.0%} of its signs are those "
-            "of finite differences): evolution strategies did the search"
+            f"the surrogate gradient is useless here (it is right about {found.agreement:.0%} of "
+            "neighbouring settings): evolution strategies did the search"
         )
     if found.agreement is None:
         notes.append("these parameters have no surrogate: evolution strategies did the search")

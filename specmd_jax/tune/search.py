@@ -2,9 +2,9 @@
 
 The gradient is that of the objective smoothed by a Gaussian, estimated from antithetic pairs
 (evolution strategies; Salimans et al. 2017, arXiv 1703.03864): exact hard simulations, no
-relaxation. A surrogate whose signs agree with finite differences leads the way there first. Every
-simulation is a candidate, so the result is never worse than the defaults on the requests tuned on;
-and where it is hardly better, the defaults stay.
+relaxation. A surrogate that tells which of the scattered places are better than those beside them
+leads the way there first. Every simulation is a candidate, so the result is never worse than the
+defaults on the requests tuned on; and where it is hardly better, the defaults stay.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,14 @@ from specmd_jax.tune.objective import BATCH
 Places = Float[np.ndarray, "B D"]
 GradientFn = Callable[[Places], Places]
 ValueFn = Callable[[Places], Float[np.ndarray, " B"]]
-SURE = 0.75  # share of signs that a surrogate must get right to be followed
+SURE = 0.82  # share of neighbours that a surrogate must put on the right side to be followed
+TRIED = 12  # places at which a surrogate is tried, at most
+NEIGHBOURS = 6  # of each
 LED = 60  # percent of what is left after that, which a trusted surrogate may spend
 NEAR = 0.06  # shares of a knob's range within which simulations speak for each other
 WORTH = 0.005  # share of the objective below which a gain may be the dice's
 FLAT = 1e-3  # differences below this share of the objective have no sign
+CLEAR = 0.01  # and those above this one are no noise
 
 
 class Effort(NamedTuple):
@@ -52,7 +55,7 @@ class Found(NamedTuple):
     default: float  # the objective at the parameters that were given
     evaluations: int
     gradient: str  # "surrogate" or "evolution strategies"
-    agreement: float | None  # of the surrogate's signs; None: there is no surrogate
+    agreement: float | None  # of the surrogate with neighbours; None: there is no surrogate
     path: tuple[Step, ...]
 
 
@@ -113,11 +116,10 @@ def search(
     first = pool(scattered)[:known]
     spent = len(scattered)
     agreement = None
-    tries = min(BATCH // (2 * size), (effort.evaluations - spent) // 3 // (2 * size + 1))
+    tries = min(TRIED, effort.evaluations // 6, count - known)
     if surrogate is not None and tries > 0:
-        centres = scattered[known : known + tries]
-        agreement, used = _try(surrogate, pool, centres, effort.sigma)
-        spent += used
+        agreement = _try(surrogate, pool, scattered[known : known + tries])
+        spent += tries
     trusted = surrogate is not None and agreement is not None and agreement >= SURE
     path = [Step(pool.best(effort.starts), min(pool.values))]
     left = effort.evaluations - spent
@@ -206,12 +208,20 @@ def smoothed_gradient(
     return np.linalg.solve(gram, right[..., None])[..., 0]
 
 
-def _try(surrogate: GradientFn, pool: _Pool, centres: Places, sigma: float) -> tuple[float, int]:
-    """Returns the share of a surrogate's signs that finite differences confirm, and its cost."""
-    slope = differences(pool, centres, sigma)
-    counted = np.abs(slope) * 2 * sigma > FLAT * min(pool.values)
-    cost = len(centres) * (2 * centres.shape[1] + 1)
-    return agreement_of(surrogate(centres), slope, counted), cost
+def _try(surrogate: GradientFn, pool: _Pool, centres: Places) -> float:
+    """Returns how often the surrogate says which of two neighbours is better, where that is clear.
+
+    The neighbours are simulated already, so this costs the surrogate's own replays alone.
+    """
+    places, values = np.stack(pool.places), np.asarray(pool.values)
+    ways = places[None] - centres[:, None]
+    far = np.einsum("spi,spi->sp", ways, ways)
+    nearest = np.argsort(far, axis=1, kind="stable")[:, : NEIGHBOURS + 1]  # the first is itself
+    told = np.einsum("spi,si->sp", ways, surrogate(centres))
+    own = np.take_along_axis(values[None], nearest[:, :1], axis=1)
+    risen = np.take_along_axis(values[None], nearest[:, 1:], axis=1) - own
+    clear = np.abs(risen) > CLEAR * values.min()
+    return agreement_of(np.take_along_axis(told, nearest[:, 1:], axis=1), risen, clear)
 
 
 def differences(value: ValueFn, centres: Places, sigma: float) -> Places:
@@ -226,7 +236,11 @@ def differences(value: ValueFn, centres: Places, sigma: float) -> Places:
     return (up - down) / np.maximum(width, 1e-9)
 
 
-def agreement_of(told: Places, slope: Places, counted: Bool[np.ndarray, "B D"]) -> float:
+def agreement_of(
+    told: Float[np.ndarray, "B M"],
+    slope: Float[np.ndarray, "B M"],
+    counted: Bool[np.ndarray, "B M"],
+) -> float:
     """Returns the share of signs that agree, where there is one to agree with; 0 if nowhere."""
     if not counted.any():
         return 0.0

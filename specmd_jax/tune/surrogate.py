@@ -2,7 +2,8 @@
 
 The replay is exact; only the choice of a victim is looked at softly, one event at a time: with
 scores s = sum w_i f_i, a candidate leaves with chance softmin(s / T), and costs exp(-d / H) if it
-is next demanded d events later. The slope of that expected cost,
+is next demanded d events later. H is how many events a copy stays, by Little's law: one that is not
+demanded before would have left anyway. The slope of that expected cost,
 
   d/dw_i sum pi c = -(E[c f_i] - E[c] E[f_i]) / T,
 
@@ -11,7 +12,7 @@ differentiated through time: a soft cache diverges within a thousand steps.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +34,17 @@ from specmd_jax.tune.knobs import Knob, values_at
 from specmd_jax.types import Event, Events, ModelShape
 
 LINEAR = ("linear", "hobbit")  # evictions whose score is a sum of weights times features
-SOFTNESS = 0.1  # temperature, in standard deviations of the candidates' scores
-HORIZON = 1.0  # passes after which a demand costs 1/e of one at once
+SOFTNESS = 0.2  # temperature, in standard deviations of the candidates' scores
+EDGE = 0.25  # of the time that copies stay on average: as long as those do that are about to leave
 _SCALE = 1 << 20  # of scores in fixed point
+
+
+class _Sum(NamedTuple):
+    """What the events so far came to."""
+
+    slope: Float[Array, " D"]
+    present: Float[Array, ""]  # copies on the device, summed over events
+    left: Float[Array, ""]  # copies that had to leave
 
 
 def has_surrogate(setup: Setup, knobs: tuple[Knob, ...]) -> bool:
@@ -64,7 +73,7 @@ class Surrogate:
             jnp.asarray(capacity.units, jnp.int32),
             jnp.asarray(copies.units, jnp.int32),
             jnp.asarray(first_use(events)),
-            events,
+            jax.tree.map(jnp.asarray, events),
         )
         self._knobs = knobs
 
@@ -107,23 +116,24 @@ def _replay(
     once = {"tokens", "prefill", "fresh", "valid"}
     layers = jnp.arange(setting.shape.num_layers, dtype=jnp.int32)
 
-    def one_pass(carry: tuple[Replay, Array], inputs: tuple[Array, Events]):
-        (state, slope), (step, rows) = carry, inputs
+    def one_pass(carry: tuple[Replay, _Sum], inputs: tuple[Array, Events]):
+        (state, so_far), (step, rows) = carry, inputs
         state = begin_pass(state)
         by_layer = rows._replace(**dict.fromkeys(once))
 
         def one_layer(carry, inputs):
-            (state, slope), (layer, row_) = carry, inputs
+            (state, so_far), (layer, row_) = carry, inputs
             event = _event_of(setting.shape, step, layer, rows, row_)
-            slope = slope + _slope(setting, names, weights, state, event)
-            return (serve_event(setting, None, None, state, event)[0], slope), None
+            so_far = _add_event(setting, names, weights, state, event, so_far)
+            return (serve_event(setting, None, None, state, event)[0], so_far), None
 
-        carry, _ = jax.lax.scan(one_layer, (state, slope), (layers, by_layer))
+        carry, _ = jax.lax.scan(one_layer, (state, so_far), (layers, by_layer))
         return carry, None
 
     steps = jnp.arange(events.tokens.shape[0], dtype=jnp.int32)
-    (_, slope), _ = jax.lax.scan(one_pass, (state, jnp.zeros_like(weights)), (steps, events))
-    return slope
+    nothing = _Sum(jnp.zeros_like(weights), jnp.float32(0), jnp.float32(0))
+    (_, so_far), _ = jax.lax.scan(one_pass, (state, nothing), (steps, events))
+    return so_far.slope
 
 
 def _event_of(
@@ -141,14 +151,15 @@ def _event_of(
     )
 
 
-def _slope(
+def _add_event(
     setting: Setting,
     names: tuple[str, ...],
     weights: Float[Array, " D"],
     state: Replay,
     event: Event,
-) -> Float[Array, " D"]:
-    """The slope of one event's expected cost, times the copies that must leave."""
+    so_far: _Sum,
+) -> _Sum:
+    """Adds the slope of one event's expected cost, times the copies that must leave."""
     features = jnp.stack([_feature(setting, name, state, event) for name in names])
     score = jnp.tensordot(weights, features, axes=1)
     layers = jnp.arange(setting.shape.num_layers)[:, None]
@@ -158,16 +169,19 @@ def _slope(
         candidates = candidates & (layers == event.layer)
     chance = _softmin(score, candidates)
     assert state.cache.next_use is not None
-    waits = (state.cache.next_use - event.clock).astype(jnp.float32)
-    cost = jnp.exp(-waits / (HORIZON * setting.shape.num_layers))
-    mean = jnp.sum(chance * features, axis=(1, 2))
-    covariance = jnp.sum(chance * cost * features, axis=(1, 2)) - jnp.sum(chance * cost) * mean
     missing = total(event.used & ~(row(state.cache.tier, event.layer) >= 0))
     pool = 0 if setting.capacity.shape[0] == 1 else event.layer
     size = setting.units[event.layer, 0]
     room = (setting.capacity[pool] - state.cache.occupied[pool]) // size
     leaving = jnp.where(event.valid, jnp.maximum(missing - room, 0), 0)
-    return -leaving * covariance / _temperature(score, candidates)
+    left, present = so_far.left + leaving, so_far.present + total(resident)
+    stay = EDGE * jnp.maximum(present, 1) / jnp.maximum(left, 1)
+    waits = (state.cache.next_use - event.clock).astype(jnp.float32)
+    cost = jnp.exp(-waits / stay)
+    mean = jnp.sum(chance * features, axis=(1, 2))
+    covariance = jnp.sum(chance * cost * features, axis=(1, 2)) - jnp.sum(chance * cost) * mean
+    slope = so_far.slope - leaving * covariance / _temperature(score, candidates)
+    return _Sum(slope, present, left)
 
 
 def _feature(setting: Setting, name: str, state: Replay, event: Event) -> Float[Array, "L N"]:
