@@ -26,6 +26,7 @@ from specmd_jax.tune import (
     search,
     split_requests,
 )
+from specmd_jax.tune import objective as objective_module
 from specmd_jax.tune.knobs import KNOBS, places_of, values_at, with_values
 from specmd_jax.tune.search import SURE, WORTH, agreement_of, differences, smoothed_gradient
 from specmd_jax.tune.surrogate import Surrogate, has_surrogate
@@ -105,6 +106,13 @@ def test_the_search_finds_the_bottom_of_a_bowl_within_its_budget(size: int):
     assert found.value < 1 + 0.01 * size and found.gradient == "evolution strategies"
 
 
+def test_a_thousand_starts_go_on_side_by_side():
+    bowl = Bowl(np.asarray([0.3, 0.6]))
+    found = search(bowl, np.full((1, 2), 0.9), Effort(evaluations=20_000, starts=1000))
+    assert found.evaluations == bowl.evaluations == 20_000 and found.value < 1.0005
+    assert found.path[0].centres.shape == found.path[1].centres.shape == (1000, 2)
+
+
 def test_a_surrogate_leads_only_where_its_signs_are_right():
     bowl = Bowl(np.asarray([0.3, 0.6]))
     start, effort = np.full((1, 2), 0.9), Effort(evaluations=128)
@@ -156,6 +164,15 @@ def test_settings_replayed_together_are_settings_replayed_alone(objective: Objec
     assert objective.evaluations - before == 3
     assert objective(places[1:2])[0] == together[1]
     assert len(set(together.tolist())) > 1
+
+
+def test_wide_batches_find_what_narrow_ones_do(
+    objective: Objective, monkeypatch: pytest.MonkeyPatch
+):
+    places = np.random.default_rng(1).random((11, 4))
+    narrow = objective(places)
+    monkeypatch.setattr(objective_module, "WIDE", 8)
+    assert objective(places).tolist() == narrow.tolist()
 
 
 def test_the_surrogate_points_up_the_simulated_time(objective: Objective):

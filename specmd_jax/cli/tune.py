@@ -44,6 +44,8 @@ class Tune:
     """Which parameters to turn."""
     evaluations: Annotated[int, option("N", "128")] = 128
     """Simulations to spend."""
+    starts: Annotated[int, option("N", "4")] = 4
+    """Places that the search goes on from, side by side."""
     quality_price: Annotated[float, option("X", "10")] = 10.0
     """What serving 1 percent of the demand otherwise than routed costs, in percent of the time."""
     bytes_price: Annotated[float, option("X", "0")] = 0.0
@@ -76,6 +78,11 @@ class Tune:
     def _check(self) -> None:
         if not LEAST <= self.evaluations <= MOST:
             raise InputError(f"--evaluations {self.evaluations}: give {LEAST} to {MOST:,}")
+        if not 1 <= self.starts <= self.evaluations // 2:
+            raise InputError(
+                f"--starts {self.starts}: give 1 to {self.evaluations // 2}, half of the "
+                f"{self.evaluations:,} evaluations"
+            )
         for name in ("quality_price", "bytes_price"):
             price = getattr(self, name)
             if not 0 <= price <= 1000:
@@ -96,7 +103,7 @@ class Tune:
         named = tuple(part.strip() for part in self.knobs.split(",")) if self.knobs else ()
         knobs = knobs_of(setup.params, named)
         goal = Goal(self.objective, self.quality_price, self.bytes_price)
-        effort = Effort(evaluations=self.evaluations, seed=self.cache.seed or 0)
+        effort = Effort(evaluations=self.evaluations, starts=self.starts, seed=self.cache.seed or 0)
         with progress(f"tuning {len(knobs)} parameters") as on_progress:
             record = tune(trace, setup, knobs, goal, effort, spec, self.check_grid, on_progress)
         record = {"trace": str(self.trace), "output": None} | record

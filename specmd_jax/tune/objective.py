@@ -25,6 +25,7 @@ from specmd_jax.tune.knobs import Knob, values_at, with_values
 GOALS = ("tpot", "ttft", "stall")
 COARSE = 0.1  # of a dropped expert, what one below the best precision counts
 BATCH = 32  # settings replayed together: always as many, so that there is one compile
+WIDE = 256  # where there are many more
 
 
 class Goal(NamedTuple):
@@ -52,19 +53,17 @@ class Objective:
         on_progress: Callable[[float], None] = lambda share: None,
     ) -> Float[np.ndarray, " B"]:
         """Returns the objective at each of `places` in the unit cube, in seconds."""
-        found = []
-        for start in range(0, len(places), BATCH):
-            found.append(self._batch(places[start : start + BATCH]))
-            on_progress(min(1.0, (start + BATCH) / len(places)))
+        found, size = [], BATCH if len(places) <= WIDE else WIDE
+        for start in range(0, len(places), size):
+            found.append(self._batch(places[start : start + size], size))
+            on_progress(min(1.0, (start + size) / len(places)))
         self.evaluations += len(places)
         return np.concatenate(found)
 
-    def _batch(self, places: Float[np.ndarray, "B D"]) -> Float[np.ndarray, " B"]:
-        # Filled up with the corners, so that every knob differs in every batch.
-        size = max(BATCH, len(places) + 2)
+    def _batch(self, places: Float[np.ndarray, "B D"], size: int) -> Float[np.ndarray, " B"]:
+        # Filled up with two corners, so that every knob differs in every batch.
         corners = np.broadcast_to([[0.25], [0.75]], (2, places.shape[1]))
-        filling = np.concatenate([corners, np.repeat(places[:1], size - 2, axis=0)])
-        whole = np.concatenate([places, filling])[:size] if len(places) < BATCH else places
+        whole = np.concatenate([places, corners, np.repeat(places[:1], size, axis=0)])[:size]
         values = values_at(self.knobs, whole)
         setups = [
             replace(self.setup, params=with_values(self.setup.params, self.knobs, one))

@@ -111,7 +111,8 @@ def search(
     effort = Effort() if effort is None else effort
     pool, rng = _Pool(objective), np.random.default_rng(effort.seed)
     known, size = anchors.shape
-    count = min(BATCH, max(effort.evaluations // 2, known + 1))
+    most = max(BATCH, effort.starts + known)
+    count = min(most, max(effort.evaluations // 2, known + 1))
     scattered = np.concatenate([anchors, _scatter(size, count - known, effort.seed)])
     first = pool(scattered)[:known]
     spent = len(scattered)

@@ -58,6 +58,7 @@ BAD = [
     ("--eviction linear --hardware abacus", "unknown hardware 'abacus'"),
     ("--eviction linear --knobs eviction.decay --hardware rtx-3060", "no parameter"),
     ("--eviction linear --hardware rtx-3060 --evaluations 2", "--evaluations 2"),
+    ("--eviction linear --hardware rtx-3060 --starts 65", "--starts 65: give 1 to 64"),
     ("--eviction linear --hardware rtx-3060 --quality-price -1", "out of range"),
     ("--eviction linear --hardware rtx-3060 --objective speed", "speed"),
     ("--eviction linear --hardware rtx-3060 -o s.yaml", "s.yaml is no .json"),
