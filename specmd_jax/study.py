@@ -79,7 +79,8 @@ def run(
       InputError: a setup does not fit the trace, or needs what is not known of it.
     """
     spec = spec or find_model(trace.provenance.model, trace.shape)
-    jobs = [_prepare(trace, setup, spec) for setup in setups]
+    sizes = _priced_once(trace, spec)
+    jobs = [_prepare(trace, setup, spec, *sizes(setup)) for setup in setups]
     groups: dict[tuple, list[int]] = {}
     for place, job in enumerate(jobs):
         groups.setdefault(_group_key(job), []).append(place)
@@ -98,26 +99,50 @@ def run(
     return [answers[place] for place in range(len(jobs))]
 
 
-def _prepare(trace: Trace, setup: Setup, spec: ModelSpec | None) -> _Job:
-    if setup.start not in STARTS:
-        raise InputError(f"start {setup.start!r} is unknown: choose from {list(STARTS)}")
+def _priced_once(
+    trace: Trace, spec: ModelSpec | None
+) -> Callable[[Setup], tuple[Copies, Price | None]]:
+    """Returns a function that says what a setup's copies take, working it out once for all alike.
+
+    Thousands of settings that differ in a parameter alone ask the same.
+    """
+    known: dict[tuple, tuple[Copies, Price | None]] = {}
+
+    def sizes(setup: Setup) -> tuple[Copies, Price | None]:
+        alike = (
+            setup.precisions, setup.with_scales, setup.hardware, setup.context, setup.overlap
+        )  # fmt: skip
+        if alike not in known:
+            known[alike] = _price(trace, setup, spec)
+        return known[alike]
+
+    return sizes
+
+
+def _price(trace: Trace, setup: Setup, spec: ModelSpec | None) -> tuple[Copies, Price | None]:
     copies = copies_of(
         trace.shape, setup.precisions, spec, trace.expert_bytes, with_scales=setup.with_scales
     )
+    if setup.hardware is None:
+        return copies, None
+    if spec is None:
+        raise InputError(
+            "times need a known model, and the trace names "
+            f"{trace.provenance.model or 'none'!r}: give --model"
+        )
+    cost = price(trace, setup.hardware, spec, copies, context=setup.context, overlap=setup.overlap)
+    return copies, cost
+
+
+def _prepare(
+    trace: Trace, setup: Setup, spec: ModelSpec | None, copies: Copies, cost: Price | None
+) -> _Job:
+    if setup.start not in STARTS:
+        raise InputError(f"start {setup.start!r} is unknown: choose from {list(STARTS)}")
     free = None
     if setup.hardware is not None and spec is not None and setup.capacity == "auto":
         free = free_device_bytes(setup.hardware, spec, setup.context)
     capacity = parse_capacity(setup.capacity, copies, trace.shape, setup.strategy.scope, free)
-    cost = None
-    if setup.hardware is not None:
-        if spec is None:
-            raise InputError(
-                "times need a known model, and the trace names "
-                f"{trace.provenance.model or 'none'!r}: give --model"
-            )
-        cost = price(
-            trace, setup.hardware, spec, copies, context=setup.context, overlap=setup.overlap
-        )
     return _Job(setup, capacity, copies, cost)
 
 
