@@ -5,7 +5,7 @@ one copy of the recency clock, not one for each capacity.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Integer
 
-from specmd_jax.compiling import make_room_for_programs, quick_options
+from specmd_jax.compiling import make_room_for_programs, quick_jit
 from specmd_jax.counting import Counts
 from specmd_jax.errors import InputError
 from specmd_jax.on_chip import count_on_chip, fits_on_chip
@@ -149,7 +149,7 @@ def _run_tile(
     ticks, stalls = [], []
     for start, chunk in _chunks(events):
         length = chunk.tokens.shape[0]
-        state, times = _replay()(
+        state, times = _replay_configs(
             strategy,
             shape,
             axes,
@@ -293,12 +293,7 @@ def _begin(
     return jax.vmap(start, in_axes=(axes,), out_axes=state_axes)(batch)
 
 
-@cache
-def _replay() -> Callable[..., tuple[Replay, PassTimes]]:
-    """Returns `_replay_configs`, jitted; not before it is called, since that asks for a backend."""
-    return jax.jit(_replay_configs, static_argnums=(0, 1, 2, 3), compiler_options=quick_options())
-
-
+@quick_jit(static_argnums=(0, 1, 2, 3))
 def _replay_configs(
     strategy: Strategy,
     shape: ModelShape,

@@ -1,9 +1,14 @@
 """How programs of many small steps are compiled, and when they are forgotten."""
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, cached_property, update_wrapper
 from pathlib import Path
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import jax
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 MAPPINGS = Path("/proc/self/maps")  # a line each; only Linux has it
 MOST_MAPPINGS = Path("/proc/sys/vm/max_map_count")
@@ -22,6 +27,37 @@ def quick_options() -> dict[str, bool] | None:
     except jax.errors.JaxRuntimeError:
         return None
     return dict(QUICK)
+
+
+class QuickJit(Generic[P, R]):
+    """A function jitted with `quick_options`.
+
+    They ask for a backend, so it is not jitted before it is called.
+    """
+
+    def __init__(self, function: Callable[P, R], static_argnums: int | tuple[int, ...]):
+        update_wrapper(self, function)
+        self._function, self._static_argnums = function, static_argnums
+
+    @cached_property
+    def jitted(self) -> Any:
+        """What `jax.jit` returned."""
+        return jax.jit(
+            self._function,
+            static_argnums=self._static_argnums,
+            compiler_options=quick_options(),
+        )
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Calls the function, compiling it if need be."""
+        return self.jitted(*args, **kwargs)
+
+
+def quick_jit(
+    static_argnums: int | tuple[int, ...],
+) -> Callable[[Callable[P, R]], QuickJit[P, R]]:
+    """Returns a decorator for programs of the simulator's many small steps; see `QuickJit`."""
+    return lambda function: QuickJit(function, static_argnums)
 
 
 def make_room_for_programs() -> None:

@@ -128,7 +128,7 @@ def test_a_batch_is_a_loop(name: str, scope: str):
 
 
 def programs() -> int:
-    return batch._replay()._cache_size()  # pyright: ignore[reportFunctionMemberAccess]
+    return batch._replay_configs.jitted._cache_size()
 
 
 def test_any_number_of_settings_is_one_compile():

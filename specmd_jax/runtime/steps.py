@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Int8
 
 from specmd_jax.cache import Served, Setting
+from specmd_jax.compiling import quick_jit
 from specmd_jax.counting import Counts
 from specmd_jax.runtime.wire import Wire
 from specmd_jax.simulate import Replay, Service, begin_pass, serve_event, serve_hits
@@ -81,7 +82,7 @@ class Decision(NamedTuple):
 
 
 def decide(
-    program: Program, fixed: Fixed, before: Int[Array, "S R"], question: Int[Array, " M"]
+    program: Program, fixed: Fixed, before: Int[Array, "S R"], question: Int[Array | np.ndarray, " M"]
 ) -> tuple[Int[Array, "S R"], Decision]:
     """Takes the step of an event, for several numbers of prefetches started since; to be traced.
 
@@ -113,12 +114,12 @@ def _decision(program: Program, after: Replay, service: Service) -> Decision:
     )
 
 
-@partial(jax.jit, static_argnums=0)
+@quick_jit(static_argnums=0)
 def decide_now(
     static: Static[tuple[Program, Wire]],
     fixed: Fixed,
     before: Int[Array, "S R"],
-    question: Int[Array, " M"],
+    question: Int[Array | np.ndarray, " M"],
 ) -> tuple[Int[Array, "S R"], Int[Array, "S A"]]:
     """Returns the states after an event, and the decisions in rows of the wire; see `decide`."""
     program, answer = static.value
@@ -126,12 +127,12 @@ def decide_now(
     return after, jax.vmap(answer.join)(decisions)
 
 
-@partial(jax.jit, static_argnums=0)
+@quick_jit(static_argnums=0)
 def count_hits_now(
     static: Static[tuple[Program, bool]],
     fixed: Fixed,
     before: Int[Array, "S R"],
-    question: Int[Array, " M"],
+    question: Int[Array | np.ndarray, " M"],
 ) -> tuple[Int[Array, "S R"], Int[Array, ""]]:
     """Serves demands that find all, and says how many: up to the first that wants a prefetch.
 
