@@ -1,19 +1,22 @@
 """Least-Stale beside LRU in the bundled model, under the paper's settings, whatever comes out.
 
-    python experiments/least_stale.py run     # some minutes
+    python experiments/least_stale.py run     # a quarter of an hour; goes on where it was stopped
     python experiments/least_stale.py draw    # seconds; reads what `run` wrote
 
 int4 copies, 1 % and 5 % of the bf16 bytes, prefetch by next-gate scores over a running quantile, a
-throttled link (SpecMD, sections 4.2 and 5.5). Writes least_stale.jsonl and least_stale.md.
+throttled link (SpecMD, sections 4.2 and 5.5). Every combination is measured in several turns, with
+all others between two of its own, and the page gives medians and how far the turns are apart.
+Writes least_stale.jsonl and least_stale.md.
 """
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
-from recordings import RESULTS, Rows, markdown_table, measured_on, write_page
+from recordings import RESULTS, Rows, markdown_table, measured_on, where, write_page
 
 from specmd_jax.choice import Choice, make_setup
 from specmd_jax.models import open_model, open_tokenizer
@@ -30,11 +33,14 @@ PROMPTS = (
     "def read_file(path):",
 )
 TOKENS = 32
+TURNS = 3
 LINK_BYTES_PER_S = 20e6  # an int4 expert in 0.7 ms
 CAPACITIES = ("1%", "5%")
 EVICTIONS = ("lru", "least-stale", "least-stale-fifo", "least-stale-lru", "lfu", "score-based")
 PREFETCHES = ("none", "next-gate-quantile")
+SETTING = ("turn", "capacity", "prefetch", "eviction")
 COUNTS = ("accesses", "hits", "misses", "collisions", "loads", "prefetched", "prefetch_used")
+TIMES = ("ttft_s", "tpot_s")
 
 
 def measure(offloading: Offloading, eviction: str, prefetch: str, capacity: str) -> dict[str, Any]:
@@ -51,7 +57,7 @@ def measure(offloading: Offloading, eviction: str, prefetch: str, capacity: str)
         runs.append(summarise_run(model, made))
     model.close()
     row = {name: sum(run[name] for run in runs) for name in COUNTS}
-    times = {name: float(np.mean([run[name] for run in runs])) for name in ("ttft_s", "tpot_s")}
+    times = {name: float(np.mean([run[name] for run in runs])) for name in TIMES}
     return {"eviction": eviction, "prefetch": prefetch, "capacity": capacity} | row | times
 
 
@@ -64,16 +70,16 @@ def run(results: Path = RESULTS) -> None:
     offloading = Offloading(open_model(BUNDLED))
     path = results / "least_stale.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
-    done = {(r["eviction"], r["prefetch"], r["capacity"]) for r in map(json.loads, lines)}
-    for capacity in CAPACITIES:
-        for prefetch in PREFETCHES:
-            for eviction in EVICTIONS:
-                if (eviction, prefetch, capacity) in done:
-                    continue
-                row = measure(offloading, eviction, prefetch, capacity)
-                with path.open("a") as file:
-                    file.write(json.dumps(row | measured_on() | {"label": "MEASURED"}) + "\n")
-                print(f"{capacity} {prefetch} {eviction}: TPOT {1e3 * row['tpot_s']:.1f} ms")
+    done = {tuple(row[name] for name in SETTING) for row in map(json.loads, lines)}
+    for setting in product(range(TURNS), CAPACITIES, PREFETCHES, EVICTIONS):
+        if setting in done:
+            continue
+        turn, capacity, prefetch, eviction = setting
+        row = {"turn": turn} | measure(offloading, eviction, prefetch, capacity)
+        with path.open("a") as file:
+            file.write(json.dumps(row | measured_on() | {"label": "MEASURED"}) + "\n")
+        told = f"{capacity} {prefetch} {eviction}: TPOT {1e3 * row['tpot_s']:.1f} ms"
+        print(f"turn {turn + 1} of {TURNS}: {told}")
     draw(results)
 
 
@@ -93,20 +99,36 @@ def draw(results: Path = RESULTS) -> None:
         f"{TOKENS} new tokens, each from a cold cache; link {LINK_BYTES_PER_S / 1e6:.0f} MB/s. "
         "The change of TPOT is beside LRU with the same prefetcher.",
         "",
-        "Counts repeat exactly; times do not. This machine did other work meanwhile: at 1 % "
-        "without prefetch, rows of the same loads differ by as much as 70 %, so no smaller change "
-        "of TPOT in this table means anything.",
+        f"Medians of {TURNS} turns, each through all rows. Counts repeat exactly without prefetch; "
+        f"times do not: {_apart(rows)} Rows of the same loads are the same work.",
     ]
     head = ["eviction", "hit rate", "collisions", "a miss", "loads", "TTFT", "TPOT", "change"]
     for capacity in CAPACITIES:
         for prefetch in PREFETCHES:
-            part = [r for r in rows if (r["capacity"], r["prefetch"]) == (capacity, prefetch)]
-            if not part:
-                continue
-            lru = next(row for row in part if row["eviction"] == "lru")
-            table = [_cells(row, lru["tpot_s"]) for row in part]
+            part = [_median(where(rows, capacity=capacity, prefetch=prefetch, eviction=eviction))
+                    for eviction in EVICTIONS]  # fmt: skip
+            table = [_cells(row, part[0]["tpot_s"]) for row in part]
             lines += ["", f"## {capacity}, prefetch {prefetch}", "", *markdown_table(head, table)]
     write_page(lines, results / "least_stale.md")
+
+
+def _median(turns: Rows) -> dict[str, Any]:
+    """Returns the medians of a combination's turns."""
+    numbers = {name: np.median([row[name] for row in turns]) for name in (*COUNTS, *TIMES)}
+    return turns[0] | numbers | {name: round(numbers[name]) for name in COUNTS}
+
+
+def _apart(rows: Rows) -> str:
+    """Returns a sentence on how far the turns of one row are apart in TPOT."""
+    spans = []
+    for capacity, prefetch, eviction in product(CAPACITIES, PREFETCHES, EVICTIONS):
+        turns = where(rows, capacity=capacity, prefetch=prefetch, eviction=eviction)
+        times = [row["tpot_s"] for row in turns]
+        spans.append((max(times) - min(times)) / float(np.median(times)))
+    return (
+        f"the turns of a row are {np.median(spans):.0%} of TPOT apart in the median and "
+        f"{max(spans):.0%} at most, so no smaller change means anything."
+    )
 
 
 def _cells(row: dict[str, Any], lru_s: float) -> list[str]:

@@ -82,7 +82,10 @@ class Decision(NamedTuple):
 
 
 def decide(
-    program: Program, fixed: Fixed, before: Int[Array, "S R"], question: Int[Array | np.ndarray, " M"]
+    program: Program,
+    fixed: Fixed,
+    before: Int[Array, "S R"],
+    question: Int[Array | np.ndarray, " M"],
 ) -> tuple[Int[Array, "S R"], Decision]:
     """Takes the step of an event, for several numbers of prefetches started since; to be traced.
 
