@@ -126,26 +126,11 @@ def search(
     left = effort.evaluations - spent
     if trusted and surrogate is not None:
         rounds = (left * LED // 100) // (2 * effort.starts)
-
-        def led(centres: Places, sigma: float) -> Places:
-            del sigma
-            pool(centres)
-            return surrogate(centres)
-
-        path += _descend(pool, led, rounds, effort, effort.starts, on_progress)
+        path += _follow(surrogate, pool, rounds, effort, on_progress)
         left -= rounds * 2 * effort.starts
-    # What a surrogate found is near: fewer starts and a narrower look are enough from there.
-    starts, sigma = (1, effort.sigma / 2) if trusted else (effort.starts, effort.sigma)
-
-    def smoothed(centres: Places, sigma: float) -> Places:
-        return smoothed_gradient(pool, centres, effort.pairs, sigma, rng)
-
-    rounds = max(left // (2 * effort.pairs * starts), 0)
-    narrowed = effort._replace(sigma=sigma)
-    path += _descend(pool, smoothed, rounds, narrowed, starts, on_progress)
-    left -= rounds * 2 * effort.pairs * starts
-    if left > 0:  # the rest goes where the best is
-        pool(np.clip(pool.best(1) + rng.normal(0, sigma / 4, (left, size)), 0, 1))
+        # What it found is near: one start and a narrower look are enough from there.
+        effort = effort._replace(starts=1, sigma=effort.sigma / 2)
+    path += _explore(pool, left, effort, rng, on_progress)
     place, value = pool.choice()
     for anchor, worth in zip(anchors, first, strict=True):
         if value > (1 - WORTH) * worth:
@@ -156,16 +141,54 @@ def search(
     return Found(place, value, float(first[0]), evaluations, kind, agreement, tuple(path))
 
 
+def _follow(
+    surrogate: GradientFn,
+    pool: _Pool,
+    rounds: int,
+    effort: Effort,
+    on_progress: Callable[[float], None],
+) -> list[Step]:
+    """Goes where the surrogate points, simulating every place it comes by."""
+
+    def slope(centres: Places, sigma: float) -> Places:
+        del sigma
+        pool(centres)
+        return surrogate(centres)
+
+    return _descend(pool, slope, rounds, effort, on_progress)
+
+
+def _explore(
+    pool: _Pool,
+    left: int,
+    effort: Effort,
+    rng: np.random.Generator,
+    on_progress: Callable[[float], None],
+) -> list[Step]:
+    """Goes by evolution strategies, and spends what is left over where the best is."""
+
+    def slope(centres: Places, sigma: float) -> Places:
+        return smoothed_gradient(pool, centres, effort.pairs, sigma, rng)
+
+    a_round = 2 * effort.pairs * effort.starts
+    rounds = max(left // a_round, 0)
+    path = _descend(pool, slope, rounds, effort, on_progress)
+    left -= rounds * a_round
+    if left > 0:
+        best = pool.best(1)
+        pool(np.clip(best + rng.normal(0, effort.sigma / 4, (left, best.shape[1])), 0, 1))
+    return path
+
+
 def _descend(
     pool: _Pool,
     slope: Callable[[Places, float], Places],
     rounds: int,
     effort: Effort,
-    starts: int,
     on_progress: Callable[[float], None],
 ) -> list[Step]:
     """Follows a gradient with Adam from the best places so far, in smaller and smaller steps."""
-    centres, path = pool.best(starts), []
+    centres, path = pool.best(effort.starts), []
     adam = optax.adam(effort.rate, b1=0.5, b2=0.9)
     state = adam.init(centres)
     for number in range(rounds):
@@ -223,18 +246,6 @@ def _try(surrogate: GradientFn, pool: _Pool, centres: Places) -> float:
     risen = np.take_along_axis(values[None], nearest[:, 1:], axis=1) - own
     clear = np.abs(risen) > CLEAR * values.min()
     return agreement_of(np.take_along_axis(told, nearest[:, 1:], axis=1), risen, clear)
-
-
-def differences(value: ValueFn, centres: Places, sigma: float) -> Places:
-    """Returns finite differences over +-sigma, knob by knob, clipped to the cube."""
-    size = centres.shape[1]
-    step = sigma * np.eye(size)
-    ahead = np.clip(centres[:, None] + step, 0, 1)
-    behind = np.clip(centres[:, None] - step, 0, 1)
-    both = np.concatenate([ahead, behind]).reshape(-1, size)
-    up, down = value(both).reshape(2, len(centres), size)
-    width = np.einsum("sii->si", ahead - behind)
-    return (up - down) / np.maximum(width, 1e-9)
 
 
 def agreement_of(
