@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from recordings import Rows, markdown_table, where, write_page
 
 from specmd_jax.report.plots import (
@@ -17,6 +16,7 @@ from specmd_jax.report.plots import (
     SKY,
     VERMILION,
     house_style,
+    in_milliseconds,
     panels,
     save_picture,
 )
@@ -29,7 +29,6 @@ KINDS = {
     "ttft": "TTFT of a cold prompt",
     "measured": "TPOT of the bundled model, given its hits",
 }
-TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)  # milliseconds
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
 
 
@@ -73,12 +72,7 @@ def _scatter(axis: Axes, rows: Rows, band: Mapping[str, Any], models: list[str])
         mine = [row["model"] == model for row in rows]
         colour = COLOURS[number % len(COLOURS)]
         axis.scatter(estimated[mine], found[mine], s=9, color=colour, alpha=0.65, linewidths=0)
-    axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
-    ticks = [tick for tick in TICKS if ends[0] <= tick <= ends[1]]
-    for one in (axis.xaxis, axis.yaxis):
-        one.set_major_locator(FixedLocator(ticks))
-        one.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
-        one.set_minor_locator(NullLocator())
+    in_milliseconds(axis, (ends[0], ends[1]))
     axis.set_xlabel("ESTIMATED, ms")
     axis.set_ylabel(f"{rows[0]['against']}, ms")
 

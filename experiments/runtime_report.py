@@ -6,7 +6,15 @@ from pathlib import Path
 import numpy as np
 from recordings import RESULTS, Rows, write_page
 
-from specmd_jax.report.plots import BLACK, GREY, VERMILION, house_style, panels, save_picture
+from specmd_jax.report.plots import (
+    BLACK,
+    GREY,
+    VERMILION,
+    house_style,
+    in_milliseconds,
+    panels,
+    save_picture,
+)
 
 EXPERT_BYTES = 98304  # one expert of the bundled model, in float32
 
@@ -118,14 +126,15 @@ def _picture(rows: Rows, path: Path) -> None:
         ahead = np.asarray(["+" in row["strategy"] for row in rows])
         for mask, colour, label in ((~ahead, GREY, "on demand"), (ahead, VERMILION, "prefetching")):
             ax.scatter(measured[mask], simulated[mask], s=16, color=colour, label=label)
-        ends = [min(measured.min(), simulated.min()), max(measured.max(), simulated.max())]
+        both = np.concatenate([measured, simulated])
+        ends = [both.min() / 1.2, both.max() * 1.2]
         ax.plot(ends, ends, color=BLACK, linewidth=1)
         ax.fill_between(ends, [0.9 * end for end in ends], [1.1 * end for end in ends], alpha=0.12)
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        ax.set_xlabel(f"{name.upper()} in ms, MEASURED")
-        ax.set_ylabel("SIMULATED")
+        in_milliseconds(ax, (ends[0], ends[1]))
+        ax.set_xlabel("MEASURED, ms")
+        ax.set_ylabel("SIMULATED, ms")
         ax.set_title(f"{name.upper()}: median error {100 * np.median(errors(rows, name)):.1f} %")
     axes[0].legend(loc="upper left")
-    figure.suptitle("Bundled model over throttled links; the band is 10 %")
+    title = "Bundled model over throttled links; the band is 10 %"
+    figure.suptitle(title, x=0.01, ha="left")
     save_picture(figure, path)

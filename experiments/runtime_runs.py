@@ -290,7 +290,8 @@ def redraw(results: Path = RESULTS) -> None:
       results: folder of both.
     """
     rows: Rows = [json.loads(line) for line in (results / "runtime_runs.jsonl").open()]
-    write_profile(machine(rows), results / "machine.json", measured_on())
+    measured = {name: rows[0][name] for name in ("date", "machine", "commit")}
+    write_profile(machine(rows), results / "machine.json", measured)
     draw(results)
 
 

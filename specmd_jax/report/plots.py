@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib import rc_context, rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 STYLE = Path(__file__).with_name("specmd.mplstyle")
 
@@ -31,6 +32,8 @@ POLICY_COLOURS = {
     "belady": BLACK,
 }
 
+MILLISECONDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+
 
 def house_style() -> ContextDecorator:
     """Returns the context, or decorator, in which a whole picture is drawn."""
@@ -44,6 +47,16 @@ def panels(
     figure = Figure(figsize=size)
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, [list(row) for row in np.asarray(axes)]
+
+
+def in_milliseconds(axis: Axes, ends: tuple[float, float]) -> None:
+    """Makes both axes logarithmic from one of `ends` to the other, with ticks at 1, 2 and 5."""
+    axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
+    ticks = [tick for tick in MILLISECONDS if ends[0] <= tick <= ends[1]]
+    for one in (axis.xaxis, axis.yaxis):
+        one.set_major_locator(FixedLocator(ticks))
+        one.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+        one.set_minor_locator(NullLocator())
 
 
 def save_picture(figure: Figure, path: Path) -> None:
