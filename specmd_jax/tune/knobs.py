@@ -1,6 +1,6 @@
 """What can be tuned: each continuous parameter, its bounds, and the scale on which it is even.
 
-A search moves on the whole real line: 0 is the middle of a knob's range, the ends are far away.
+A search moves in the unit cube: 0 and 1 are the ends of a knob's range.
 """
 
 import math
