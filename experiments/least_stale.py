@@ -103,13 +103,21 @@ def draw(results: Path = RESULTS) -> None:
         f"times do not: {_apart(rows)} Rows of the same loads are the same work.",
     ]
     head = ["eviction", "hit rate", "collisions", "a miss", "loads", "TTFT", "TPOT", "change"]
-    for capacity in CAPACITIES:
-        for prefetch in PREFETCHES:
-            part = [_median(where(rows, capacity=capacity, prefetch=prefetch, eviction=eviction))
-                    for eviction in EVICTIONS]  # fmt: skip
+    for capacity, prefetch in product(CAPACITIES, PREFETCHES):
+        part = [_median(turns) for turns in _by_eviction(rows, capacity, prefetch)]
+        if part:
             table = [_cells(row, part[0]["tpot_s"]) for row in part]
             lines += ["", f"## {capacity}, prefetch {prefetch}", "", *markdown_table(head, table)]
     write_page(lines, results / "least_stale.md")
+
+
+def _by_eviction(rows: Rows, capacity: str, prefetch: str) -> list[Rows]:
+    """Returns the turns of each combination that was measured, LRU's first."""
+    every = (
+        where(rows, capacity=capacity, prefetch=prefetch, eviction=eviction)
+        for eviction in EVICTIONS
+    )
+    return [turns for turns in every if turns]
 
 
 def _median(turns: Rows) -> dict[str, Any]:
@@ -121,10 +129,10 @@ def _median(turns: Rows) -> dict[str, Any]:
 def _apart(rows: Rows) -> str:
     """Returns a sentence on how far the turns of one row are apart in TPOT."""
     spans = []
-    for capacity, prefetch, eviction in product(CAPACITIES, PREFETCHES, EVICTIONS):
-        turns = where(rows, capacity=capacity, prefetch=prefetch, eviction=eviction)
-        times = [row["tpot_s"] for row in turns]
-        spans.append((max(times) - min(times)) / float(np.median(times)))
+    for capacity, prefetch in product(CAPACITIES, PREFETCHES):
+        for turns in _by_eviction(rows, capacity, prefetch):
+            times = [row["tpot_s"] for row in turns]
+            spans.append((max(times) - min(times)) / float(np.median(times)))
     return (
         f"the turns of a row are {np.median(spans):.0%} of TPOT apart in the median and "
         f"{max(spans):.0%} at most, so no smaller change means anything."

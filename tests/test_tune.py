@@ -129,9 +129,24 @@ def test_a_surrogate_leads_only_where_its_signs_are_right():
         return places - bowl.bottom
 
     led = search(bowl, start, effort, right)
-    assert led.gradient == "surrogate" and led.value < 1.005 and (led.agreement or 0) >= SURE
+    assert led.gradient == "surrogate" and led.value < 1.005
+    assert led.agreement is not None and led.agreement >= SURE
     misled = search(bowl, start, effort, lambda places: -right(places))
-    assert misled.gradient == "evolution strategies" and (misled.agreement or 0) <= 1 - SURE
+    assert misled.gradient == "evolution strategies"
+    assert misled.agreement is not None and misled.agreement <= 1 - SURE
+
+
+def test_a_slope_s_own_gradient_is_right_about_every_neighbour():
+    way, effort = np.asarray([1.0, -0.5]), Effort(evaluations=128)
+    start = np.full((1, 2), 0.9)
+    for sign, share in ((1, 1), (-1, 0)):
+        found = search(
+            lambda places: 2 + places @ way,
+            start,
+            effort,
+            lambda places, sign=sign: np.broadcast_to(sign * way, places.shape),
+        )
+        assert found.agreement == share
 
 
 def test_a_gain_that_the_dice_could_give_keeps_the_last_anchor():

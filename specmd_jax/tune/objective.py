@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from specmd_jax.batch import CONFIGS_PER_TILE
 from specmd_jax.errors import InputError
 from specmd_jax.metrics import summarise_answer
 from specmd_jax.model_zoo import ModelSpec
@@ -25,7 +26,7 @@ from specmd_jax.tune.knobs import Knob, values_at, with_values
 GOALS = ("tpot", "ttft", "stall")
 COARSE = 0.1  # of a dropped expert, what one below the best precision counts
 BATCH = 32  # settings replayed together: always as many, so that there is one compile
-WIDE = 256  # where there are many more
+WIDE = CONFIGS_PER_TILE  # where there are many more: as many as one vmap takes
 
 
 class Goal(NamedTuple):

@@ -2,8 +2,8 @@
 
 The replay is exact; only the choice of a victim is looked at softly, one event at a time: with
 scores s = sum w_i f_i, a candidate leaves with chance softmin(s / T), and costs exp(-d / H) if it
-is next demanded d events later. H is how many events a copy stays, by Little's law: one that is not
-demanded before would have left anyway. The slope of that expected cost,
+is next demanded d events later. H is a share of how many events copies stay, by Little's law: one
+that is not demanded before would have left anyway. The slope of that expected cost,
 
   d/dw_i sum pi c = -(E[c f_i] - E[c] E[f_i]) / T,
 
