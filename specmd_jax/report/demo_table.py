@@ -10,7 +10,9 @@ from rich.text import Text
 
 from specmd_jax.report.quantities import nbytes, percent, seconds
 
-WIDTH = 24  # of a bar
+WIDTH = 24  # of a bar, on a terminal that has room for it
+LEAST_WIDTH = 6  # narrower ones say nothing
+NUMBERS = 50  # columns that the figures and the word on the text take, with their gaps
 
 HEADER = """
   specmd-tiny, really offloaded: {experts} experts in host memory, copied to
@@ -39,10 +41,13 @@ def show_demo(shown: Mapping[str, Any], console: Console) -> None:
         slots, size = part[-1]["capacity_slots"], part[-1]["capacity_bytes"]
         title = f"  {capacity}: {slots} slots of int4, {nbytes(size)}, "
         console.print(Text(f"{title}{part[-1]['cycles']:.1f} x what a token touches", "bold"))
-        console.print(Padding(_table(part), (0, 0, 1, 2), expand=False))
+        console.print(Padding(_table(part, console.width), (0, 0, 1, 2), expand=False))
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def _table(rows: Sequence[Mapping[str, Any]], width: int) -> Table:
+    longest = max(len(row["strategy"]) for row in rows)
+    room = min(WIDTH, width - longest - NUMBERS - 6)
+    room = room if room >= LEAST_WIDTH else 0
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold cyan")
     table.add_column("strategy", no_wrap=True)
     for heading in ("hit rate", "loaded", "TTFT", "TPOT"):
@@ -53,7 +58,10 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     fastest = min(row["tpot_s"] for row in rows if row["lossless"] or row["same_text"])
     for row in rows:
         mark = row["tpot_s"] == fastest
-        bar = Text("█" * max(round(WIDTH * row["tpot_s"] / slowest), 1), "green" if mark else "dim")
+        bar = Text(
+            "█" * max(round(room * row["tpot_s"] / slowest), min(room, 1)),
+            "green" if mark else "dim",
+        )
         table.add_row(
             Text(row["strategy"], "bold" if mark else ""),
             percent(row["hit_rate"]),
