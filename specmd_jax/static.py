@@ -1,30 +1,31 @@
 """Static arguments of programs that are called often."""
 
 from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
+from weakref import WeakValueDictionary
 
 Value = TypeVar("Value", bound=Hashable)
 
+_known: WeakValueDictionary[tuple[type, Hashable], "Static[Any]"] = WeakValueDictionary()
+
 
 class Static(Generic[Value]):
-    """A value whose hash is remembered, and which is compared by identity first.
+    """A value of which there is one object, compared by identity: equal ones are made the same.
 
     A jitted call looks its static arguments up: hashing and comparing a nested one takes longer
-    than a small program.
+    than a small program, even if the hash is remembered.
     """
 
-    __slots__ = ("_hash", "value")
+    __slots__ = ("__weakref__", "value")
 
-    def __init__(self, value: Value):
-        self.value = value
-        self._hash = hash(value)
+    value: Value
 
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        if not isinstance(other, Static) or self._hash != other._hash:
-            return False
-        return self.value == other.value
+    def __new__(cls, value: Value) -> Self:
+        """Returns the object of this class that holds an equal value, if there is one."""
+        known = _known.get((cls, value))
+        if known is None:
+            made = super().__new__(cls)
+            made.value = value
+            known = _known.setdefault((cls, value), made)
+        assert isinstance(known, cls)
+        return known

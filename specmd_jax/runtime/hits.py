@@ -111,10 +111,8 @@ def found_from_start(
       ids: -1 for no expert.
       layer: the first of them.
     """
-    many = len(ids)
-    width = there.shape[1]
-    places = ids + np.arange(layer * width, (layer + many) * width, width)[:, None, None]
-    found = there.ravel()[places + width * (ids < 0)]
-    if found.all():
-        return many
-    return int(np.argmin(found.reshape(many, -1).all(axis=1)))
+    if len(ids) == 1:
+        return int(there[layer][ids[0]].all())
+    layers = np.arange(layer, layer + len(ids))[:, None]
+    found = there[layers, ids.reshape(len(ids), -1)].all(axis=1)
+    return len(ids) if found.all() else int(np.argmin(found))

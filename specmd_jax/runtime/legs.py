@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from specmd_jax.models import Decoder, Gate
 from specmd_jax.models.kv_cache import Remembered, Span
@@ -22,7 +22,7 @@ from specmd_jax.models.programs import Structure, take_apart
 from specmd_jax.runtime.demand import Asked
 from specmd_jax.runtime.memory import Memory
 from specmd_jax.runtime.seen import ask_gate
-from specmd_jax.runtime.waves import How, compute_all, cut
+from specmd_jax.runtime.waves import Blocks, How, compute_all, compute_last, cut
 from specmd_jax.static import Static
 
 Pasts = tuple[Remembered, ...]
@@ -122,7 +122,6 @@ class Legs:
         stops = [0, *(index + 1 for index in gates), config.spec.num_hidden_layers]
         self._ranges = [slice(*pair) for pair in pairwise(stops)]
         self._legs: list[tuple[Static[Leg], LegWeights]] = []
-        alike: dict[Static[Leg], Static[Leg]] = {}  # one object for all: a call compares them
         for number, own in enumerate(self._ranges):
             first, last = number == 0, number == len(gates)
             ahead = [] if last else routers[number + 1 : number + 1 + lookahead]
@@ -142,9 +141,8 @@ class Legs:
                 [weights for _, weights in layers[own]],
                 [weights for _, weights in ahead],
             )
-            static = Static(leg)
-            self._legs.append((alike.setdefault(static, static), weights))
-        self._held: dict[tuple[Static[Leg], How], Static[tuple[Leg, How]]] = {}
+            self._legs.append((Static(leg), weights))
+        self._joined: dict[tuple[Static[Leg], How], Static[tuple[Leg, How]]] = {}
 
     def layers_of(self, leg: int) -> slice:
         """Returns the decoder layers whose attention is in a leg."""
@@ -179,11 +177,30 @@ class Legs:
         pasts: Pasts,
     ) -> Arrival:
         """Runs the leg after a gate whose experts are all in slots, and the experts with it."""
-        static, weights = self._legs[leg]
-        if (static, how) not in self._held:
-            self._held[static, how] = Static((static.value, how))
-        both = self._held[static, how]
+        both, weights = self._with(leg, how)
         return _go_held(both, weights, stream, gate, slots, pages, due, span, pasts)
+
+    def go_last(
+        self,
+        leg: int,
+        how: How,
+        stream: Float[Array, "B S H"],
+        gate: Gate,
+        blocks: Blocks,
+        row: Shaped[Array, " P"],
+        expert: Int[Array | np.ndarray, ""] | np.int32,
+        span: Span,
+        pasts: Pasts,
+    ) -> Arrival:
+        """Runs the leg after a gate of whose experts one is left, and that one with it."""
+        both, weights = self._with(leg, how)
+        return _go_last(both, weights, stream, gate, blocks, row, expert, span, pasts)
+
+    def _with(self, leg: int, how: How) -> tuple[Static[tuple[Leg, How]], LegWeights]:
+        static, weights = self._legs[leg]
+        if (static, how) not in self._joined:
+            self._joined[static, how] = Static((static.value, how))
+        return self._joined[static, how], weights
 
 
 def _without_layers(decoder: Decoder) -> Decoder:
@@ -206,4 +223,11 @@ def _go(leg, weights, stream, hidden, out, span, pasts):
 def _go_held(both, weights, stream, gate, slots, pages, due, span, pasts):
     leg, how = both.value
     out = compute_all(how.value, gate, slots, pages, due)
+    return leg.go(weights, stream, gate.hidden, out, span, pasts)
+
+
+@partial(jax.jit, static_argnums=0, donate_argnames="pasts")
+def _go_last(both, weights, stream, gate, blocks, row, expert, span, pasts):
+    leg, how = both.value
+    out = compute_last(how.value, blocks, row, expert, gate.weights)
     return leg.go(weights, stream, gate.hidden, out, span, pasts)

@@ -11,6 +11,7 @@ import jax
 from jaxtyping import Array, Shaped
 
 from specmd_jax.errors import InputError
+from specmd_jax.runtime import waiting
 from specmd_jax.runtime.store import Packed, device_sharding
 
 ATTEMPTS = 3  # of one transfer, before the run gives up
@@ -86,7 +87,7 @@ class ThrottledLink:
         bytes_per_s: float,
         latency_s: float = 0.0,
         clock: Callable[[], float] = time.perf_counter,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = waiting.sleep,
     ):
         """Makes a link that is idle.
 

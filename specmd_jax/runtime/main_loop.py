@@ -5,7 +5,6 @@ under way at a time, so that what is in transit is bounded, too.
 """
 
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -13,7 +12,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, Int8, Shaped
 
 from specmd_jax.models import DecoderConfig, Gate
 from specmd_jax.runtime.decisions import Decisions, Place
@@ -21,10 +20,10 @@ from specmd_jax.runtime.demand import Asked, Moment, event_of, fetch
 from specmd_jax.runtime.fates import meet_fates
 from specmd_jax.runtime.hits import Hits, found_from_start
 from specmd_jax.runtime.host_experts import HostExperts
-from specmd_jax.runtime.link import Delivery, Link
+from specmd_jax.runtime.link import Link
+from specmd_jax.runtime.loads import Loads, missing
 from specmd_jax.runtime.memory import Memory
 from specmd_jax.runtime.pace import Pace
-from specmd_jax.runtime.prefetch_loop import name_of
 from specmd_jax.runtime.slots import Slots
 from specmd_jax.runtime.steps import Decision
 from specmd_jax.runtime.store import ExpertStore
@@ -32,6 +31,7 @@ from specmd_jax.runtime.walk import Walk
 from specmd_jax.runtime.watchdog import Watching
 from specmd_jax.runtime.waves import (
     Blocks,
+    How,
     Way,
     combine_now,
     compute_arrived_now,
@@ -123,17 +123,34 @@ class MainLoop:
             self._hits.note(asked, moment)
             self._pace.compute_held(lambda: self._sure_work(self._event(asked, moment), None))
             return
+        if self._decisions.sure:
+            self._serve_sure(walk, gate, asked, moment, flight)
+        else:
+            self._serve_decided(walk, gate, asked, moment, flight)
+
+    def _serve_sure(
+        self, walk: Walk, gate: Gate, asked: Asked, moment: Moment, flight: Place | None
+    ) -> None:
+        """Serves a gate whose misses are loaded: they are sent for before all else."""
+        absent = missing(self._slots.there[walk.layer], np.asarray(asked.ids))
+        loads = self._loads(walk.layer, absent, np.zeros(absent.shape, np.int8))
         self._hits.settle()
         event = self._event(asked, moment)
-        if self._decisions.sure:
-            decide = partial(self._decide, event, flight)
-            self._carry_out(walk, gate, self._sure_work(event, flight), decide)
-            return
-        decision = self._decide(event, flight)
+        work = sure_work(event, self._slots.tier[walk.layer], flight)
+        self._carry_out(walk, gate, work, loads, partial(self._decide, event, flight))
+
+    def _serve_decided(
+        self, walk: Walk, gate: Gate, asked: Asked, moment: Moment, flight: Place | None
+    ) -> None:
+        """Serves a gate of which a decision says what is computed."""
+        self._hits.settle()
+        decision = self._decide(self._event(asked, moment), flight)
         assert decision.fates is not None
         if self._lossy:
             gate = meet_fates(self._config, self._routing, gate, *decision.fates)
-        self._carry_out(walk, gate, work_of(decision.fates), lambda: decision)
+        work = work_of(decision.fates)
+        loads = self._loads(walk.layer, work.loaded, work.tier)
+        self._carry_out(walk, gate, work, loads, lambda: decision)
 
     def serve_hits(self, asked: Asked, moment: Moment) -> int:
         """Serves the layers of a pass up to the first that needs a decision, and says how many.
@@ -213,15 +230,19 @@ class MainLoop:
         with self._slots.reading() as weights:
             return run(weights, self._slots.first_pages)
 
+    def _loads(
+        self, layer: int, experts: Bool[np.ndarray, " N"], tier: Int8[np.ndarray, " N"]
+    ) -> Loads:
+        return Loads(self._link, self._store, layer, experts, tier, self._lanes)
+
     def _carry_out(
-        self, walk: Walk, gate: Gate, work: Work, decide: Callable[[], Decision]
+        self, walk: Walk, gate: Gate, work: Work, loads: Loads, decide: Callable[[], Decision]
     ) -> None:
-        """Computes a layer; what it misses is sent for before anything else.
+        """Computes a layer, what it misses being on its way.
 
         Who prefetches decides before the compute that prefetches hide behind, everybody else
         while the device computes.
         """
-        loads = _Loads(self._link, self._store, work, self._lanes)
         decision = None
         if self._prefetches:
             decision = decide()
@@ -233,8 +254,8 @@ class MainLoop:
             self._note(work, decision or decide())
             self._pace.compute_held(lambda: work)
             return
-        blocks, layer = lay_out_now(gate), int(work.event.layer)
-        hosted = self._host.begin(layer, blocks, work.on_host)
+        blocks = lay_out_now(gate)
+        hosted = self._host.begin(walk.layer, blocks, work.on_host)
         blocks = self._compute_held(blocks, work, work.held)
         decision = decision or decide()
         self._note(work, decision)
@@ -243,8 +264,12 @@ class MainLoop:
             self._stall(blocks, self._watchdog.wait_landed)
             self.late_s += self.stall_s - before
             blocks = self._compute_held(blocks, work, work.late)
+        streamed = np.asarray(decision.streamed)
+        while loads and not (loads.last and hosted is None):
+            blocks = self._compute_next(blocks, loads, work, streamed)
         if loads:
-            blocks = self._load(blocks, loads, work, np.asarray(decision.streamed))
+            self._go_last(walk, gate, blocks, loads, work, streamed)
+            return
         self._pace.layer_done(work)
         walk.go(gate, combine_now(self._host.merge(blocks, hosted), gate.weights))
 
@@ -270,21 +295,44 @@ class MainLoop:
         self._pace.compute(work, experts)
         return blocks
 
-    def _load(
-        self, blocks: Blocks, loads: "_Loads", work: Work, streamed: Bool[np.ndarray, " N"]
+    def _compute_next(
+        self, blocks: Blocks, loads: Loads, work: Work, streamed: Bool[np.ndarray, " N"]
     ) -> Blocks:
-        layer = int(work.event.layer)
-        while loads:
-            expert, delivery = loads.first
-            row = self._stall(blocks, delivery.wait)
-            if not streamed[expert]:
-                self._slots.fill(layer, expert, row)
-            how = self.compute_by[int(work.tier[expert])]
-            blocks = compute_arrived_now(how, blocks, row, np.int32(expert))
-            jax.block_until_ready(blocks.rows.out)  # what it arrived in is free for the next
-            self._pace.compute(work, np.arange(len(work.tier)) == expert)
-            loads.go_on()
+        """Computes the next expert as soon as it has arrived."""
+        expert, delivery = loads.first
+        row, how = self._stall(blocks, delivery.wait), self._how(work, expert)
+        blocks = compute_arrived_now(how, blocks, row, np.int32(expert))
+        self._keep(work, expert, row, streamed)
+        jax.block_until_ready(blocks.rows.out)  # what it arrived in is free for the next
+        self._pace.compute(work, np.arange(len(work.tier)) == expert)
+        loads.go_on()
         return blocks
+
+    def _go_last(
+        self,
+        walk: Walk,
+        gate: Gate,
+        blocks: Blocks,
+        loads: Loads,
+        work: Work,
+        streamed: Bool[np.ndarray, " N"],
+    ) -> None:
+        """Computes the last expert of a layer, and what follows it: the link idles until then."""
+        expert, delivery = loads.first
+        row, how = self._stall(blocks, delivery.wait), self._how(work, expert)
+        self._pace.compute(work, np.arange(len(work.tier)) == expert)
+        self._pace.layer_done(work)
+        walk.go_last(gate, how, blocks, row, np.int32(expert))
+        self._keep(work, expert, row, streamed)
+
+    def _how(self, work: Work, expert: int) -> How:
+        return self.compute_by[int(work.tier[expert])]
+
+    def _keep(
+        self, work: Work, expert: int, row: Shaped[Array, " P"], streamed: Bool[np.ndarray, " N"]
+    ) -> None:
+        if not streamed[expert]:
+            self._slots.fill(int(work.event.layer), expert, row)
 
     def _stall(self, blocks: Blocks, wait: Callable[[], Result]) -> Result:
         """Waits, and counts from when all that is there has been computed."""
@@ -293,42 +341,3 @@ class MainLoop:
         result = wait()
         self.stall_s += self._clock() - begun
         return result
-
-
-class _Loads:
-    """The demand loads of a layer, in ascending expert, a few at a time on the link."""
-
-    def __init__(self, link: Link, store: ExpertStore, work: Work, lanes: int):
-        self._link, self._store, self._lanes = link, store, lanes
-        self._layer, self._tier = int(work.event.layer), work.tier
-        self._then: Callable[[], None] | None = None
-        self._waiting: deque[int] = deque(np.flatnonzero(work.loaded).tolist())
-        self._sent: deque[tuple[int, Delivery]] = deque()
-        self._send()
-
-    def __bool__(self) -> bool:
-        return bool(self._sent)
-
-    @property
-    def first(self) -> tuple[int, Delivery]:
-        return self._sent[0]
-
-    def then(self, act: Callable[[], None]) -> None:
-        """Calls `act` as soon as the last of them is sent: prefetches queue up behind it."""
-        self._then = act
-        self._send()
-
-    def go_on(self) -> None:
-        """Leaves the first behind."""
-        self._sent.popleft()
-        self._send()
-
-    def _send(self) -> None:
-        while self._waiting and len(self._sent) < self._lanes:
-            expert = self._waiting.popleft()
-            copy = self._store[int(self._tier[expert]), self._layer, expert]
-            delivery = Delivery(self._link, copy, name_of((self._layer, expert)))
-            self._sent.append((expert, delivery))
-        if self._then is not None and not self._waiting:
-            self._then()
-            self._then = None

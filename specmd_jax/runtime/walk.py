@@ -4,14 +4,14 @@ from dataclasses import dataclass, field
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from specmd_jax.models import Gate, KvCache, Pass
 from specmd_jax.models.kv_cache import Remembered, Span
 from specmd_jax.runtime.demand import Asked, fetch
 from specmd_jax.runtime.legs import Arrival, Legs
 from specmd_jax.runtime.memory import Memory
-from specmd_jax.runtime.waves import How
+from specmd_jax.runtime.waves import Blocks, How
 from specmd_jax.runtime.whole_pass import Hoped
 
 
@@ -81,6 +81,18 @@ class Walk:
         """Goes on with experts that are all in slots: computed in the same program."""
         begin = self.at.stream, gate, slots, pages, due
         self._arrive(self.legs.go_held(self.layer + 1, how, *begin, self.span, self._own))
+
+    def go_last(
+        self,
+        gate: Gate,
+        how: How,
+        blocks: Blocks,
+        row: Shaped[Array, " P"],
+        expert: Int[Array | np.ndarray, ""] | np.int32,
+    ) -> None:
+        """Goes on with the one expert that was left: computed in the same program."""
+        begin = self.at.stream, gate, blocks, row, expert
+        self._arrive(self.legs.go_last(self.layer + 1, how, *begin, self.span, self._own))
 
     def end(self) -> Pass:
         """Returns the pass, all gates of which are behind; what they chose is told to recorders."""

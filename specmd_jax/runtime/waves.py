@@ -104,6 +104,20 @@ def compute_all(
     return cut(combine(blocks, gate.weights))
 
 
+def compute_last(
+    way: Way,
+    blocks: Blocks,
+    row: Shaped[Array, " P"],
+    expert: Int[Array, ""],
+    weights: Float[Array, "T K"],
+) -> Float[Array, "T H"]:
+    """Returns what a layer's experts make of its tokens once the last has arrived; traced.
+
+    The same as computing it and combining all, to the last bit.
+    """
+    return cut(combine(cut(compute_arrived(way, blocks, row, expert)), weights))
+
+
 cut = jax.lax.optimization_barrier  # where programs of their own would be cut
 
 lay_out_now = jax.jit(lay_out)
