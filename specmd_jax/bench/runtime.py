@@ -15,6 +15,7 @@ from specmd_jax.runtime.offloading import Offloading
 PROMPT_TOKENS = 32
 TOKENS = 48
 TURNS = 5  # of all ways, one after the other: what else the machine does then hits all alike
+MOST_TEXTS = 200  # to ask for every expert
 EVERYTHING, OFFLOADED = "100%", ("5%", "25%")
 DECISIONS = (("lru", "none"), ("least-stale", "next-gate"))  # eviction and prefetch
 
@@ -57,13 +58,15 @@ def bench_runtime(
     ways = _ways(offloading)
     whole = ResidentModel(offloading.decoder, checkpoint.all_experts())
     generate(whole, checkpoint.config, prompt, 2)
-    for model in ways.values():
+    for (_, capacity), model in ways.items():
         warm_up(model, prompt, tokens)
+        if capacity == EVERYTHING:
+            _fill(model, tokens)
     timed: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for turn in range(turns):
         timed.setdefault(("plain jit", EVERYTHING), []).append(_time(whole, prompt, tokens))
         for (way, capacity), model in ways.items():
-            run = _time_run(model, prompt, tokens, filled=capacity == EVERYTHING)
+            run = _time_run(model, prompt, tokens, cold=capacity != EVERYTHING)
             timed.setdefault((way, capacity), []).append(run)
         tell(f"turn {turn + 1} of {turns}")
     for model in ways.values():
@@ -95,14 +98,23 @@ def _time(whole: ResidentModel, prompt: list[list[int]], tokens: int) -> dict[st
     return {"ttft_s": made.ttft_s, "tpot_s": _typical(made.at_s), "hit_rate": None}
 
 
+def _fill(model: OffloadedModel, tokens: int) -> None:
+    """Has random texts bring every expert to the device."""
+    vocabulary = model.config.spec.vocab_size
+    for seed in range(MOST_TEXTS):
+        text = np.random.default_rng(seed).integers(0, vocabulary, PROMPT_TOKENS)
+        next(follow(model, [text.tolist()], tokens))
+        if model.holds_all:
+            return
+    raise RuntimeError(f"{MOST_TEXTS} random texts did not ask for every expert")
+
+
 def _time_run(
-    model: OffloadedModel, prompt: list[list[int]], tokens: int, filled: bool
+    model: OffloadedModel, prompt: list[list[int]], tokens: int, cold: bool
 ) -> dict[str, Any]:
-    """Times a run from a cold cache, or from one that the same text has filled."""
-    model.reset()
-    if filled:
-        for _ in follow(model, prompt, tokens):
-            pass
+    """Times a run from a cold cache, or from what is there."""
+    if cold:
+        model.reset()
     before = count_summary(model.answer)
     *_, made = follow(model, prompt, tokens)
     after = count_summary(model.answer)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Int, Int8, Integer
 
 from specmd_jax.counting import Counts
 from specmd_jax.miss import MISSES
+from specmd_jax.runtime.asked_of_all import AskedOfAll
 from specmd_jax.runtime.steps import (
     Decision,
     Fixed,
@@ -24,7 +25,7 @@ from specmd_jax.simulate import Replay, begin
 from specmd_jax.static import Static
 from specmd_jax.strategy import Strategy, StrategyParams
 from specmd_jax.timeline import NOTHING
-from specmd_jax.types import Event, Flight, ModelShape
+from specmd_jax.types import ABSENT, Event, Flight, ModelShape
 
 STARTS = 8  # numbers of started prefetches that are decided at once: it costs little more than one
 
@@ -73,8 +74,8 @@ class Decisions:
         self._wire = Wire.of(state)
         row = self._wire.pack(jax.tree.map(np.asarray, state))
         self._starts_each = STARTS if self._strategy.prefetches else 1
-        rows = np.tile(row, (self._starts_each, 1))
-        self._after = jax.device_put(rows, self._host)  # the states that there may be by now
+        self._asked_of_all = AskedOfAll.nothing(self._shape)
+        self._after = self._rows(row)  # the states that there may be by now
         self._first = 0  # prefetches started in the first of them
         self._started = 0  # since the last gate
         self.resident: Int8[np.ndarray, "L N"] = np.asarray(state.cache.tier)
@@ -86,6 +87,7 @@ class Decisions:
           event: what it asks for; a pass begins with the first layer.
           flight: the copy on the link.
         """
+        self._tell_asked_of_all()
         where: list[Any] = [_number(part) for part in flight or (NOTHING, 0)]
         self._asked = Question(event, Flight(*where), self._row, _number(0))
         self._before, self._first, self._started = self._after, 0, 0
@@ -94,13 +96,17 @@ class Decisions:
     def count_hits(self, events: Event, number: int) -> None:
         """Serves demands that find all they ask for, where no prefetch may be wanted.
 
-        Nothing waits for it.
+        Nothing waits for it. Once every expert is on the device nobody leaves any more, so that
+        policies need not follow: a sum is made.
 
         Args:
           events: stacked; one length is one program.
           number: how many of them, the first ones.
         """
-        self._count(events, number, names=False)
+        if (self.resident != ABSENT).all():
+            self._asked_of_all = self._asked_of_all.and_of(events, number)
+        else:
+            self._count(events, number, names=False)
 
     def try_hits(self, events: Event, number: int) -> int:
         """Serves demands that find all they ask for, up to the first that wants a prefetch.
@@ -132,6 +138,7 @@ class Decisions:
     @property
     def counts(self) -> Counts:
         """All that was counted, as numpy arrays."""
+        self._tell_asked_of_all()
         return self._state.counts
 
     @property
@@ -174,6 +181,17 @@ class Decisions:
         self._after, served = count_hits_now(static, self._fixed, self._after, row)
         self._first = self._started = 0
         return served
+
+    def _tell_asked_of_all(self) -> None:
+        """Has the state know what was summed up."""
+        if not self._asked_of_all.number.any():
+            return
+        row = self._wire.pack(self._asked_of_all.told(self._state))
+        self._after, self._first, self._started = self._rows(row), 0, 0
+        self._asked_of_all = AskedOfAll.nothing(self._shape)
+
+    def _rows(self, row: Int[np.ndarray, " R"]) -> Int[Array, "S R"]:
+        return jax.device_put(np.tile(row, (self._starts_each, 1)), self._host)
 
     def _program(self, question: Wire) -> Program:
         told = not self.sure

@@ -140,6 +140,13 @@ class OffloadedModel:
         self._smooth = False
         self._step = -1
 
+    def go_apart(self) -> None:
+        """Has the next pass computed in the small steps that are mostly one program.
+
+        So a warm-up compiles them, and what else a run comes to only now and then.
+        """
+        self._smooth, self._main.apart = False, True
+
     def expect_hits(self) -> None:
         """Has the next pass dispatched whole, if every expert has room: it will be sooner or later.
 
@@ -153,6 +160,11 @@ class OffloadedModel:
         """Ends the watchdog's thread."""
         if hasattr(self, "_watchdog"):
             self._watchdog.close()
+
+    @property
+    def holds_all(self) -> bool:
+        """Whether every expert is on the device, so that nothing can be missing any more."""
+        return self._main.holds_all
 
     @property
     def late_s(self) -> float:
@@ -206,6 +218,7 @@ class OffloadedModel:
         """Runs the legs that are left."""
         while walk.at.gate is not None:
             self._serve(walk, *self._choice(walk))
+        self._main.apart = False
         self._staging.pace.end_pass()
         self._record(walk.asked)
 

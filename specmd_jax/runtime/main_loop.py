@@ -55,6 +55,7 @@ class MainLoop:
     Attributes:
       stall_s: time that the device had nothing to compute because of the link.
       late_s: of this, for prefetches that were still on their way.
+      apart: whether a pass is computed in parts and rehearsed, see `OffloadedModel.go_apart`.
       rough: gates so far that missed something, or after which something was wanted.
       compute_by: how the experts of each tier are read and computed.
     """
@@ -90,6 +91,7 @@ class MainLoop:
           implementation: of the experts' kernel.
         """
         self.stall_s, self.late_s, self.rough = 0.0, 0.0, 0
+        self.apart = False
         self._config, self._lossy = config, strategy.open_loop
         self._routing = strategy.routing.choose is not None
         self._prefetches = strategy.prefetches
@@ -194,7 +196,7 @@ class MainLoop:
     @property
     def _nothing_wanted(self) -> bool:
         """Whether a gate that finds all it asks for needs no decision."""
-        return self._plain and (not self._prefetches or self.holds_all)
+        return not self.apart and self._plain and (not self._prefetches or self.holds_all)
 
     def _found(self, ids: Int[Array | np.ndarray, "layers T K"], layer: int = 0) -> int:
         return found_from_start(self._slots.there, np.asarray(ids), layer)
@@ -248,7 +250,7 @@ class MainLoop:
             decision = decide()
             if decision.queued:
                 loads.then(self._watchdog.release)
-        if work.all_held:
+        if work.all_held and not self.apart:
             tier = int(work.tier[work.held][0]) if work.held.any() else 0
             self._go_held(walk, gate, tier, work.held)
             self._note(work, decision or decide())
@@ -265,13 +267,23 @@ class MainLoop:
             self.late_s += self.stall_s - before
             blocks = self._compute_held(blocks, work, work.late)
         streamed = np.asarray(decision.streamed)
-        while loads and not (loads.last and hosted is None):
+        joined = hosted is None and not self.apart
+        while loads and not (joined and loads.last):
             blocks = self._compute_next(blocks, loads, work, streamed)
         if loads:
             self._go_last(walk, gate, blocks, loads, work, streamed)
             return
         self._pace.layer_done(work)
+        if self.apart:
+            self._rehearse(walk, gate)
         walk.go(gate, combine_now(self._host.merge(blocks, hosted), gate.weights))
+
+    def _rehearse(self, walk: Walk, gate: Gate) -> None:
+        """Has compiled what a layer comes to whose experts are all in slots."""
+        for tier, how in enumerate(self.compute_by):
+            pages = self._slots.pages(walk.layer, tier)
+            with self._slots.reading() as weights:
+                walk.rehearse_held(gate, how, weights, pages, self._everyone)
 
     def _note(self, work: Work, decision: Decision) -> None:
         self.rough += not work.smooth or bool(decision.queued)

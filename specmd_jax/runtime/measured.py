@@ -108,6 +108,8 @@ def warm_up(
     try:
         model.reset()
         for made in follow(model, prompts, max_tokens, **options):
+            if len(made.at_s) == WARM_UP_TOKENS // 3:
+                model.go_apart()
             if len(made.at_s) == WARM_UP_TOKENS // 2:
                 model.expect_hits()
             if len(made.at_s) > WARM_UP_TOKENS:

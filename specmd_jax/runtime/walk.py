@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
@@ -81,6 +82,19 @@ class Walk:
         """Goes on with experts that are all in slots: computed in the same program."""
         begin = self.at.stream, gate, slots, pages, due
         self._arrive(self.legs.go_held(self.layer + 1, how, *begin, self.span, self._own))
+
+    def rehearse_held(
+        self,
+        gate: Gate,
+        how: How,
+        slots: Memory,
+        pages: Int[Array | np.ndarray, "N pages"],
+        due: Bool[Array | np.ndarray, " N"],
+    ) -> None:
+        """Does what `go_held` does and stays here, so that it is compiled."""
+        begin = self.at.stream, gate, slots, pages, due
+        spent = jax.tree.map(jnp.copy, self._own)
+        self.legs.go_held(self.layer + 1, how, *begin, self.span, spent)
 
     def go_last(
         self,
