@@ -20,6 +20,8 @@ def quick_options() -> dict[str, bool] | None:
     """Returns XLA's options for a program of many small integer operations, None for its defaults.
 
     Its MLIR emitters take twice as long over the loops of the simulator and make them no faster.
+    Only for integers: with the older ones LLVM has been seen to give up a float program, and the
+    process with it ("Cannot select: v8f32", on a CPU with AVX-512).
     Not every release of XLA, nor every backend, can do without them.
     """
     try:

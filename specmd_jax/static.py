@@ -1,7 +1,7 @@
 """Static arguments of programs that are called often."""
 
 from collections.abc import Hashable
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 Value = TypeVar("Value", bound=Hashable)
@@ -20,7 +20,7 @@ class Static(Generic[Value]):
 
     value: Value
 
-    def __new__(cls, value: Value) -> Self:
+    def __new__(cls, value: Value):
         """Returns the object of this class that holds an equal value, if there is one."""
         known = _known.get((cls, value))
         if known is None:

@@ -5,6 +5,7 @@ forcing). At every gate the simulator's step serves the event; the experts that 
 and the hidden states after them reach the next gate. All of it is one compiled scan.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from specmd_jax.cache import Setting
-from specmd_jax.compiling import quick_jit
 from specmd_jax.counting import Counts, add_pass
 from specmd_jax.models import Decoder, DecoderConfig, ExpertWeights, Gate, KvCache, apply_expert
 from specmd_jax.models.kv_cache import empty_cache
@@ -51,7 +51,7 @@ class Compared(NamedTuple):
     same_experts: Float[Array, " S"]  # share of the choices at all gates
 
 
-@quick_jit(static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1))
 def read_text(
     structure: Structure,
     strategy: Strategy,

@@ -11,6 +11,7 @@ is summed over events, times the copies that must leave. State is carried on as 
 differentiated through time: a soft cache diverges within a thousand steps.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from specmd_jax.arrays import row, total
 from specmd_jax.cache import Setting
-from specmd_jax.compiling import quick_jit
 from specmd_jax.eviction import EVICTIONS
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.policy import NEXT_USE
@@ -84,7 +84,7 @@ class Surrogate:
         return np.asarray(_slopes(*self._static, *self._fixed, values), np.float64) * width
 
 
-@quick_jit(static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _slopes(
     strategy: Strategy,
     shape: ModelShape,

@@ -15,6 +15,7 @@ from runtime.offloaded import (
     EXPERTS,
     LIVE,
     PROMPTS,
+    counted,
     make_setup,
     offloaded,
     record,
@@ -106,6 +107,22 @@ def test_passes_dispatched_in_hope_change_nothing(
     assert hopeful == exact
     for name in ("experts", "weights", "step", "request", "phase"):
         np.testing.assert_array_equal(getattr(trace, name), getattr(other, name))
+
+
+def test_a_pass_in_parts_changes_nothing(whole: dict[int, tuple[list, list]]) -> None:
+    model = offloaded(make_setup("11", eviction="lfu"))
+
+    class InParts:
+        config = model.config
+
+        def __call__(self, tokens, cache):
+            model.go_apart()
+            return model(tokens, cache)
+
+    assert same(run(InParts(), PROMPTS, NEW), whole[4])
+    exact = offloaded(make_setup("11", eviction="lfu"))
+    run(exact, PROMPTS, NEW)
+    assert counted(model) == counted(exact)
 
 
 @pytest.mark.parametrize("capacity", ["18", "20"])
