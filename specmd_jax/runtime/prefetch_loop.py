@@ -6,6 +6,8 @@ it is replaced at every gate, so that no entry outlives the gate it was queued f
 
 from typing import NamedTuple
 
+from jaxtyping import Array, Shaped
+
 from specmd_jax.runtime.decisions import Decisions, Place
 from specmd_jax.runtime.link import Delivery, Link
 from specmd_jax.runtime.slots import Slots
@@ -17,6 +19,9 @@ class Prefetched(NamedTuple):
 
     place: Place
     delivery: Delivery
+
+
+Landed = tuple[Place, Shaped[Array, " P"]]
 
 
 class PrefetchLoop:
@@ -35,9 +40,9 @@ class PrefetchLoop:
         expert = self._store[int(resident[place]), *place]
         return Prefetched(place, Delivery(self._link, expert, name_of(place)))
 
-    def land(self, prefetched: Prefetched) -> None:
-        """Waits for an expert and writes it into its slot."""
-        self._slots.fill(*prefetched.place, prefetched.delivery.wait())
+    def fill(self, place: Place, row: Shaped[Array, " P"]) -> None:
+        """Writes an expert that has landed into its slot."""
+        self._slots.fill(*place, row)
 
 
 def name_of(place: Place) -> str:

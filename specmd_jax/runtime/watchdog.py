@@ -6,7 +6,7 @@ import threading
 from typing import Protocol, runtime_checkable
 
 from specmd_jax.runtime.decisions import Place
-from specmd_jax.runtime.prefetch_loop import Prefetched, PrefetchLoop
+from specmd_jax.runtime.prefetch_loop import Landed, Prefetched, PrefetchLoop
 
 
 class WatchdogFailed(RuntimeError):
@@ -108,11 +108,11 @@ class Watchdog:
             raise WatchdogFailed(f"prefetching failed: {self._error}") from self._error
 
     def _run(self) -> None:
+        landed: Landed | None = None
         try:
-            while self._take_turn():
+            while self._take_turn(landed):
                 assert self._flight is not None
-                self._prefetch.land(self._flight)
-                self._landed()
+                landed = self._flight.place, self._flight.delivery.wait()
         except BaseException as error:
             with self._turn:
                 self._error = error
@@ -121,20 +121,22 @@ class Watchdog:
                 self._flight, self._released = None, False
                 self._turn.notify_all()
 
-    def _take_turn(self) -> bool:
-        """Waits until there is something to start and starts it; False: the thread ends."""
+    def _take_turn(self, landed: Landed | None) -> bool:
+        """Starts what is next, as soon as there is something; False: the thread ends.
+
+        Only then is what has landed written to its slot, so that the link does not wait for that.
+        """
         with self._turn:
-            while True:
+            started = self._prefetch.start_next() if self._released else None
+            if landed is not None:
+                self._prefetch.fill(*landed)
+            while started is None:
+                self._flight, self._released = None, False
+                self._turn.notify_all()
                 self._turn.wait_for(lambda: self._released or self._closed)
                 if self._closed:
                     return False
-                self._flight = self._prefetch.start_next()
-                if self._flight is not None:
-                    return True
-                self._released = False
-                self._turn.notify_all()
-
-    def _landed(self) -> None:
-        with self._turn:
-            self._flight = None
+                started = self._prefetch.start_next()
+            self._flight = started
             self._turn.notify_all()
+            return True

@@ -108,7 +108,7 @@ class PunctualWatchdog:
 
     def _land(self, until: float) -> None:
         for flight, due in [pair for pair in self._flights if pair[1] <= until]:
-            self._prefetch.land(flight)
+            self._prefetch.fill(flight.place, flight.delivery.wait())
             self._flights.remove((flight, due))
 
     def release(self) -> None:
