@@ -26,7 +26,7 @@ from specmd_jax.runtime.memory import Memory
 from specmd_jax.runtime.pace import Pace
 from specmd_jax.runtime.slots import Slots
 from specmd_jax.runtime.steps import Decision
-from specmd_jax.runtime.store import ExpertStore
+from specmd_jax.runtime.store import ExpertStore, device_sharding
 from specmd_jax.runtime.walk import Walk
 from specmd_jax.runtime.watchdog import Watching
 from specmd_jax.runtime.waves import (
@@ -95,7 +95,8 @@ class MainLoop:
         self._config, self._lossy = config, strategy.open_loop
         self._routing = strategy.routing.choose is not None
         self._prefetches = strategy.prefetches
-        self._plain = len(store.packings) == 1 and not self._routing
+        self._one_tier = len(store.packings) == 1
+        self._plain = self._one_tier and not self._routing
         self._hits = Hits(decisions, store.shape[1], strategy.reads)
         self._everyone = jnp.ones(store.shape[1], bool)
         self.compute_by = [
@@ -267,7 +268,7 @@ class MainLoop:
             self.late_s += self.stall_s - before
             blocks = self._compute_held(blocks, work, work.late)
         streamed = np.asarray(decision.streamed)
-        joined = hosted is None and not self.apart
+        joined = self._one_tier and hosted is None and not (self.apart or work.event.prefill)
         while loads and not (joined and loads.last):
             blocks = self._compute_next(blocks, loads, work, streamed)
         if loads:
@@ -275,15 +276,18 @@ class MainLoop:
             return
         self._pace.layer_done(work)
         if self.apart:
-            self._rehearse(walk, gate)
+            self._rehearse(walk, gate, blocks)
         walk.go(gate, combine_now(self._host.merge(blocks, hosted), gate.weights))
 
-    def _rehearse(self, walk: Walk, gate: Gate) -> None:
-        """Has compiled what a layer comes to whose experts are all in slots."""
+    def _rehearse(self, walk: Walk, gate: Gate, blocks: Blocks) -> None:
+        """Has compiled what a layer comes to whose experts are in slots, all or all but one."""
         for tier, how in enumerate(self.compute_by):
             pages = self._slots.pages(walk.layer, tier)
             with self._slots.reading() as weights:
                 walk.rehearse_held(gate, how, weights, pages, self._everyone)
+        if self._one_tier:
+            row = jax.device_put(self._store[0, walk.layer, 0], device_sharding())
+            walk.rehearse_last(gate, self.compute_by[0], blocks, row, np.int32(0))
 
     def _note(self, work: Work, decision: Decision) -> None:
         self.rough += not work.smooth or bool(decision.queued)

@@ -108,6 +108,19 @@ class Walk:
         begin = self.at.stream, gate, blocks, row, expert
         self._arrive(self.legs.go_last(self.layer + 1, how, *begin, self.span, self._own))
 
+    def rehearse_last(
+        self,
+        gate: Gate,
+        how: How,
+        blocks: Blocks,
+        row: Shaped[Array, " P"],
+        expert: Int[Array | np.ndarray, ""] | np.int32,
+    ) -> None:
+        """Does what `go_last` does and stays here, so that it is compiled."""
+        begin = self.at.stream, gate, blocks, row, expert
+        spent = jax.tree.map(jnp.copy, self._own)
+        self.legs.go_last(self.layer + 1, how, *begin, self.span, spent)
+
     def end(self) -> Pass:
         """Returns the pass, all gates of which are behind; what they chose is told to recorders."""
         assert self.at.logits is not None
