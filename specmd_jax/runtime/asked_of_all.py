@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Bool, Int
 
@@ -31,8 +30,11 @@ class AskedOfAll(NamedTuple):
         return more
 
     def told(self, state: Replay) -> Replay:
-        """Returns a state that knows of them: all but the recency of those who cannot leave."""
-        state = jax.tree.map(np.asarray, state)
+        """Returns a state that knows of them: all but the recency of those who cannot leave.
+
+        Args:
+          state: of numpy arrays.
+        """
         cache, counts = state.cache, state.counts
         foreseen = np.int32(0)
         if cache.speculative is not None:

@@ -139,7 +139,7 @@ class MainLoop:
         loads = self._loads(walk.layer, absent, np.zeros(absent.shape, np.int8))
         self._hits.settle()
         event = self._event(asked, moment)
-        work = sure_work(event, self._slots.tier[walk.layer], flight)
+        work = self._sure_work(event, flight)
         self._carry_out(walk, gate, work, loads, partial(self._decide, event, flight))
 
     def _serve_decided(
@@ -281,13 +281,11 @@ class MainLoop:
 
     def _rehearse(self, walk: Walk, gate: Gate, blocks: Blocks) -> None:
         """Has compiled what a layer comes to whose experts are in slots, all or all but one."""
-        for tier, how in enumerate(self.compute_by):
-            pages = self._slots.pages(walk.layer, tier)
-            with self._slots.reading() as weights:
-                walk.rehearse_held(gate, how, weights, pages, self._everyone)
+        for tier in range(len(self.compute_by)):
+            self._go_held(walk.aside(), gate, tier, self._everyone)
         if self._one_tier:
             row = jax.device_put(self._store[0, walk.layer, 0], device_sharding())
-            walk.rehearse_last(gate, self.compute_by[0], blocks, row, np.int32(0))
+            walk.aside().go_last(gate, self.compute_by[0], blocks, row, np.int32(0))
 
     def _note(self, work: Work, decision: Decision) -> None:
         self.rough += not work.smooth or bool(decision.queued)

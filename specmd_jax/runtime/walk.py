@@ -1,6 +1,6 @@
 """Where a pass stands on its way through the legs."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
@@ -83,19 +83,6 @@ class Walk:
         begin = self.at.stream, gate, slots, pages, due
         self._arrive(self.legs.go_held(self.layer + 1, how, *begin, self.span, self._own))
 
-    def rehearse_held(
-        self,
-        gate: Gate,
-        how: How,
-        slots: Memory,
-        pages: Int[Array | np.ndarray, "N pages"],
-        due: Bool[Array | np.ndarray, " N"],
-    ) -> None:
-        """Does what `go_held` does and stays here, so that it is compiled."""
-        begin = self.at.stream, gate, slots, pages, due
-        spent = jax.tree.map(jnp.copy, self._own)
-        self.legs.go_held(self.layer + 1, how, *begin, self.span, spent)
-
     def go_last(
         self,
         gate: Gate,
@@ -108,18 +95,11 @@ class Walk:
         begin = self.at.stream, gate, blocks, row, expert
         self._arrive(self.legs.go_last(self.layer + 1, how, *begin, self.span, self._own))
 
-    def rehearse_last(
-        self,
-        gate: Gate,
-        how: How,
-        blocks: Blocks,
-        row: Shaped[Array, " P"],
-        expert: Int[Array | np.ndarray, ""] | np.int32,
-    ) -> None:
-        """Does what `go_last` does and stays here, so that it is compiled."""
-        begin = self.at.stream, gate, blocks, row, expert
-        spent = jax.tree.map(jnp.copy, self._own)
-        self.legs.go_last(self.layer + 1, how, *begin, self.span, spent)
+    def aside(self) -> "Walk":
+        """Returns a walk from here with memory of its own: where it goes changes nothing here."""
+        pasts, own = list(self.pasts), self.legs.layers_of(self.layer + 1)
+        pasts[own] = jax.tree.map(jnp.copy, pasts[own])
+        return replace(self, pasts=pasts)
 
     def end(self) -> Pass:
         """Returns the pass, all gates of which are behind; what they chose is told to recorders."""
