@@ -12,7 +12,8 @@ from jaxtyping import Array, Shaped
 
 from specmd_jax.errors import InputError
 from specmd_jax.runtime import waiting
-from specmd_jax.runtime.store import Packed, device_sharding
+from specmd_jax.runtime.carry import carry
+from specmd_jax.runtime.store import Packed
 
 ATTEMPTS = 3  # of one transfer, before the run gives up
 
@@ -56,11 +57,10 @@ class DirectLink:
         self.busy_s = 0.0
         self._clock = clock
         self._free_at = 0.0
-        self._sharding = device_sharding()
 
     def send(self, expert: Packed) -> Transfer:
         """See `Link`."""
-        return _Direct(self, jax.device_put(expert, self._sharding), self._clock())
+        return _Direct(self, carry(expert), self._clock())
 
     def landed(self, sent_at: float) -> None:
         """Counts the time since a transfer was sent, or since the one before it landed."""
@@ -108,14 +108,13 @@ class ThrottledLink:
         self._rate, self._latency_s = bytes_per_s, latency_s
         self._clock, self._sleep = clock, sleep
         self._free_at = 0.0
-        self._sharding = device_sharding()
 
     def send(self, expert: Packed) -> Transfer:
         """See `Link`."""
         takes = self._latency_s + expert.nbytes / self._rate
         self._free_at = max(self._free_at, self._clock()) + takes
         self.busy_s += takes
-        weights = jax.device_put(expert, self._sharding)
+        weights = carry(expert)
         return _Throttled(weights, self._free_at, self._clock, self._sleep)
 
 

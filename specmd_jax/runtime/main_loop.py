@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Int8, Shaped
 
 from specmd_jax.models import DecoderConfig, Gate
+from specmd_jax.runtime.carry import carry
 from specmd_jax.runtime.decisions import Decisions, Place
 from specmd_jax.runtime.demand import Asked, Moment, event_of, fetch
 from specmd_jax.runtime.fates import meet_fates
@@ -26,7 +27,7 @@ from specmd_jax.runtime.memory import Memory
 from specmd_jax.runtime.pace import Pace
 from specmd_jax.runtime.slots import Slots
 from specmd_jax.runtime.steps import Decision
-from specmd_jax.runtime.store import ExpertStore, device_sharding
+from specmd_jax.runtime.store import ExpertStore
 from specmd_jax.runtime.walk import Walk
 from specmd_jax.runtime.watchdog import Watching
 from specmd_jax.runtime.waves import (
@@ -284,7 +285,7 @@ class MainLoop:
         for tier in range(len(self.compute_by)):
             self._go_held(walk.aside(), gate, tier, self._everyone)
         if self._one_tier:
-            row = jax.device_put(self._store[0, walk.layer, 0], device_sharding())
+            row = carry(self._store[0, walk.layer, 0])
             walk.aside().go_last(gate, self.compute_by[0], blocks, row, np.int32(0))
 
     def _note(self, work: Work, decision: Decision) -> None:

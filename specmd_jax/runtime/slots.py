@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Int8, Shaped
 
 from specmd_jax.errors import InputError
+from specmd_jax.runtime.carry import carry
 from specmd_jax.runtime.memory import Memory, allot, write
-from specmd_jax.runtime.store import Packing, device_sharding
+from specmd_jax.runtime.store import Packing
 from specmd_jax.static import Static
 from specmd_jax.types import ABSENT
 
@@ -63,7 +64,7 @@ class Slots:
         for static, pages in zip(self._packings, self._pages_of_tier, strict=True):
             if pages <= num_pages:
                 nothing = np.zeros(static.value.size, static.value.row)
-                row = jax.device_put(nothing, device_sharding())
+                row = carry(nothing)
                 for _ in range(2):  # on what was allotted, and on what was written to
                     where = np.arange(pages, dtype=np.int32)
                     self._memory = write(static, self._memory, row, where)
