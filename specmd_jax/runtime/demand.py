@@ -6,9 +6,8 @@ its recording decide alike to the last count.
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Float, Integer
 
 from specmd_jax.errors import InputError
 from specmd_jax.policy import LOGITS, PREDICTED, PROBS
@@ -19,28 +18,10 @@ from specmd_jax.types import LOGIT_ONE, ONE, Event
 class Asked(NamedTuple):
     """What the gates of some layers chose; T counts the tokens of all sequences."""
 
-    ids: Integer[Array | np.ndarray, "L T K"]  # -1 where the token is padding
-    weights: Float[Array | np.ndarray, "L T K"]
-    logits: Float[Array | np.ndarray, "L T N"] | None
-    predicted: Float[Array | np.ndarray, "L T D N"] | None  # for the layers 1..D ahead
-
-    def of(self, layers: slice) -> "Asked":
-        """Returns the choice of some of them."""
-        return Asked._make(None if part is None else part[layers] for part in self)
-
-
-def fetch(parts: list[Asked]) -> list[Asked]:
-    """Returns choices on the host."""
-    return [Asked(*part) for part in jax.device_get([tuple(part) for part in parts])]
-
-
-def join_asked(parts: list[Asked]) -> Asked:
-    """Returns the choices of the layers of several parts."""
-    if len(parts) == 1:
-        return parts[0]
-    return Asked._make(
-        None if column[0] is None else np.concatenate(column) for column in zip(*parts, strict=True)
-    )
+    ids: Integer[np.ndarray, "L T K"]  # -1 where the token is padding
+    weights: Float[np.ndarray, "L T K"]
+    logits: Float[np.ndarray, "L T N"] | None
+    predicted: Float[np.ndarray, "L T D N"] | None  # for the layers 1..D ahead
 
 
 class Moment(NamedTuple):
@@ -57,7 +38,7 @@ def make_events(asked: Asked, moment: Moment, num_experts: int, reads: frozenset
     """Returns the events of layers that follow on each other, stacked, as numpy values.
 
     Args:
-      asked: by their gates, on the host; at least one token is no padding, and the same ones are
+      asked: by their gates; at least one token is no padding, and the same ones are
         in all of them.
       moment: of the first gate.
       num_experts: of a layer.
@@ -72,11 +53,11 @@ def make_events(asked: Asked, moment: Moment, num_experts: int, reads: frozenset
     logits = probs = None
     if reads & {LOGITS, PROBS}:
         assert asked.logits is not None
-        logits, probs = _scores(np.asarray(asked.logits)[:, real].astype(np.float64))
+        logits, probs = _scores(asked.logits[:, real].astype(np.float64))
     predicted = None
     if PREDICTED in reads:
         assert asked.predicted is not None
-        shares = np.asarray(asked.predicted)[:, real].astype(np.float64)
+        shares = asked.predicted[:, real].astype(np.float64)
         predicted = np.rint(shares * ONE).max(axis=1).astype(np.int32)
     first = moment.step * moment.num_layers + moment.layer
     clock = np.arange(first, first + len(routed), dtype=np.int32)

@@ -19,16 +19,18 @@ from jaxtyping import Array, Bool, Int
 from specmd_jax.batch import Tally
 from specmd_jax.compiling import make_room_for_programs
 from specmd_jax.errors import InputError
-from specmd_jax.models import Decoder, Gate, KvCache, Pass
+from specmd_jax.models import Decoder, KvCache, Pass
 from specmd_jax.models.programs import take_apart
 from specmd_jax.policy import LOGITS, PREDICTED, PROBS
 from specmd_jax.runtime.budget import make_budget
+from specmd_jax.runtime.computing import Computing
 from specmd_jax.runtime.decisions import Decisions
-from specmd_jax.runtime.demand import Asked, Moment, fetch, join_asked
+from specmd_jax.runtime.demand import Asked, Moment
 from specmd_jax.runtime.legs import Legs
 from specmd_jax.runtime.link import DirectLink, Link
 from specmd_jax.runtime.main_loop import LANES, MainLoop
 from specmd_jax.runtime.memory import Memory
+from specmd_jax.runtime.message import Form, Messages
 from specmd_jax.runtime.pace import Pace, RealTime
 from specmd_jax.runtime.prefetch_loop import PrefetchLoop
 from specmd_jax.runtime.recorder import Recorder
@@ -101,9 +103,13 @@ class OffloadedModel:
         self.budget = make_budget(setup, store, self.config)
         wanted = Wanted() if recorder is None else recorder.wanted
         foreseen = strategy.lookahead if PREDICTED in strategy.reads else 0
-        self._lookahead = max(foreseen, wanted.lookahead)
-        self._scores = wanted.scores or bool(strategy.reads & {LOGITS, PROBS})
-        self._legs = Legs(decoder, self._lookahead, self._scores)
+        self._form = Form(
+            spec.top_k,
+            spec.num_experts,
+            wanted.scores or bool(strategy.reads & {LOGITS, PROBS}),
+            max(foreseen, wanted.lookahead),
+        )
+        self._legs = Legs(decoder, self._form)
         self._whole = take_apart(decoder)
         self._decisions = Decisions(
             strategy,
@@ -125,15 +131,23 @@ class OffloadedModel:
         slots = Slots(self.budget.num_pages, self.store.shape, self.store.packings)
         staging, prefetch = self._staging, (self._decisions, slots, self.store, self.link)
         self._watchdog = staging.watchdog(PrefetchLoop(*prefetch))
+        self._computing = Computing(
+            slots,
+            self.store,
+            self.config.activation,
+            staging.pace,
+            staging.clock,
+            self._implementation,
+        )
         self._main = MainLoop(
             self.config,
             self.setup.strategy,
+            self._form,
             *prefetch,
             self._watchdog,
+            self._computing,
             staging.pace,
             lanes=staging.lanes,
-            clock=staging.clock,
-            implementation=self._implementation,
         )
         self.stalls_s: list[float] = []
         self._begun: Bool[np.ndarray, " B"] = np.zeros(0, bool)
@@ -152,7 +166,7 @@ class OffloadedModel:
 
         So a warm-up compiles what a run comes to only after it has loaded everything.
         """
-        self._main.warm(self._lookahead)
+        self._main.warm()
         units, experts = self.budget.copies.units[:, 0], self.config.spec.num_experts
         self._smooth = self._hopeful and self.budget.num_pages >= experts * int(units.sum())
 
@@ -169,7 +183,7 @@ class OffloadedModel:
     @property
     def late_s(self) -> float:
         """Time waited for prefetches that were still on their way."""
-        return self._main.late_s
+        return self._computing.late_s
 
     @property
     def answer(self) -> Answer:
@@ -197,7 +211,7 @@ class OffloadedModel:
         batch, length = tokens.shape
         start = int(cache.span.start)
         prefill = length > 1 or start == 0
-        stalled, rough = self._main.stall_s, self._main.rough
+        stalled, rough = self._computing.stall_s, self._main.rough
         hoped = self._hope(tokens, cache) if self._smooth and not prefill else None
         self._prefill = prefill
         self._main.settle(if_due=True)  # while this pass is computed, if it is
@@ -211,35 +225,31 @@ class OffloadedModel:
         else:
             done = self._hold_to(hoped, cache)
         self._smooth = self._hopeful and self._main.rough == rough
-        self.stalls_s.append(self._main.stall_s - stalled)
+        self.stalls_s.append(self._computing.stall_s - stalled)
         return done
 
     def _go(self, walk: Walk) -> None:
         """Runs the legs that are left."""
         while walk.at.gate is not None:
-            self._serve(walk, *self._choice(walk))
+            self._serve(walk, self._choice(walk))
         self._main.apart = False
         self._staging.pace.end_pass()
-        self._record(walk.asked)
+        self._record(walk.heard)
 
-    def _choice(self, walk: Walk) -> tuple[Gate, Asked]:
-        """Returns what the gate where a walk stands is taken to have chosen: what it chose."""
-        gate, asked = walk.at.gate, walk.at.asked
-        assert gate is not None and asked is not None
-        return gate, asked
+    def _choice(self, walk: Walk) -> Int[np.ndarray, "1 T M"]:
+        """Waits for the gate where a walk stands, and returns its message."""
+        return np.asarray(walk.at.message)  # the one wait of a layer
 
-    def _serve(self, walk: Walk, gate: Gate, asked: Asked) -> None:
+    def _serve(self, walk: Walk, message: Int[np.ndarray, "1 T M"]) -> None:
         """Serves a gate, and goes on to the next."""
-        ids = np.asarray(asked.ids)  # the one wait of a layer
-        asked = asked._replace(ids=ids)
-        walk.asked.append(asked)
+        walk.heard.append(message)
         if walk.layer == 0:
-            self._begin_pass((ids[0] >= 0).any(axis=1))
+            self._begin_pass((self._form.ids(message)[0] >= 0).any(axis=1))
         if self._empty:
-            walk.go(gate, jnp.zeros_like(gate.hidden))
+            walk.go(jnp.zeros_like(walk.gate.hidden))
             return
         self._staging.pace.attend()
-        self._main.serve(walk, gate, asked, self._moment(walk.layer))
+        self._main.serve(walk, message, self._moment(walk.layer))
 
     def _begin_pass(self, real: Bool[np.ndarray, " T"]) -> None:
         self._empty = not real.any()  # a pass of padding alone is none
@@ -260,31 +270,29 @@ class OffloadedModel:
 
         def run(slots: Memory, pages: Int[np.ndarray, "L N"]) -> Hoped:
             structure, weights = self._whole
-            static = structure, self._main.compute_by[0], self._lookahead
+            static = structure, self._computing.by[0], self._form
             return run_whole(*static, weights, slots, pages, tokens, cache.span, cache.layers)
 
         return self._main.on_slots(run)
 
     def _hold_to(self, hoped: Hoped, cache: KvCache) -> Pass:
         """Makes of a hopeful pass, which is one of decode, what it should have been."""
-        gates = hoped.gates
-        logits = gates.logits if self._scores else None
-        asked = Asked(gates.ids, gates.weights, logits, hoped.foreseen)
         self._fresh = self._empty = False
         moment = self._moment(0)._replace(step=self._step + 1)
-        right = self._main.serve_hits(asked, moment)
+        right = self._main.serve_hits(hoped.messages, moment)
         if right:  # else the walk begins the pass
             self._step += 1
         if right == self.config.spec.num_moe_layers:
-            self._record([asked])
+            self._record([hoped.messages])
             return Pass(hoped.logits, (), hoped.cache)
-        walk = Walk.resume(self._legs, hoped, cache.span, asked, right)
+        walk = Walk.resume(self._legs, hoped, cache.span, right)
         self._go(walk)
         return walk.end()
 
-    def _record(self, asked: list[Asked]) -> None:
+    def _record(self, heard: list[Messages]) -> None:
         if self.recorder is not None:
-            self.recorder.add(_seen(join_asked(fetch(asked)), self.recorder.wanted))
+            asked = self._form.read(np.concatenate(jax.device_get(heard)))
+            self.recorder.add(_seen(asked, self.recorder.wanted))
 
 
 def _committed(decoder: Decoder) -> Decoder:

@@ -18,14 +18,14 @@ from jaxtyping import Array, Int
 
 from specmd_jax.errors import InputError
 from specmd_jax.model_zoo import GroupedQuery, ModelSpec
-from specmd_jax.models import Decoder, DecoderConfig, ExpertWeights, Gate, KvCache, Pass
+from specmd_jax.models import Decoder, DecoderConfig, ExpertWeights, KvCache, Pass
 from specmd_jax.models.config import Attention, Rope, Router
 from specmd_jax.models.kv_cache import empty_cache
 from specmd_jax.policy import LOGITS, PREDICTED, PROBS
-from specmd_jax.runtime.demand import Asked
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.link import DirectLink, Link
 from specmd_jax.runtime.measured import Generation, summarise_run
+from specmd_jax.runtime.message import dictated
 from specmd_jax.runtime.store import ExpertStore
 from specmd_jax.runtime.walk import Walk
 from specmd_jax.study import Setup
@@ -84,11 +84,12 @@ class ForcedModel(OffloadedModel):
         """Takes what the gates of the next pass shall choose."""
         self._rows = ids.astype(np.int32), weights.astype(np.float32)
 
-    def _choice(self, walk: Walk) -> tuple[Gate, Asked]:
-        assert self._rows is not None and walk.at.gate is not None
+    def _choice(self, walk: Walk) -> Int[np.ndarray, "1 T M"]:
+        assert self._rows is not None
         ids, weights = (part[:, walk.layer] for part in self._rows)
-        gate = walk.at.gate._replace(ids=jnp.asarray(ids), weights=jnp.asarray(weights))
-        return gate, Asked(ids[None], weights[None], None, None)
+        super()._choice(walk)  # asks before it is told: a run would wait as long
+        walk.choose(walk.gate._replace(ids=jnp.asarray(ids), weights=jnp.asarray(weights)))
+        return dictated(ids, weights)
 
     def _hope(self, tokens: Int[Array, "B S"], cache: KvCache) -> None:
         """Never: a program of a whole pass asks the gates themselves."""

@@ -1,14 +1,13 @@
 """Gates that found all they asked for. Nothing waits for their count, so it is made later."""
 
-from functools import partial
-
 import jax
 import numpy as np
 from jaxtyping import Bool, Int
 
 from specmd_jax.runtime.decisions import Decisions
-from specmd_jax.runtime.demand import Asked, Moment, fetch, join_asked, make_events
-from specmd_jax.types import Event, ModelShape
+from specmd_jax.runtime.demand import Moment, make_events
+from specmd_jax.runtime.message import Form, Messages
+from specmd_jax.types import Event
 
 PASSES = 8  # whose hits are counted together: a count costs about as much as one decision
 
@@ -16,32 +15,32 @@ PASSES = 8  # whose hits are counted together: a count costs about as much as on
 class Hits:
     """What is to be told to the decisions before they decide again."""
 
-    def __init__(self, decisions: Decisions, num_experts: int, reads: frozenset[str]):
+    def __init__(self, decisions: Decisions, form: Form, reads: frozenset[str]):
         """Takes note of nothing yet.
 
         Args:
           decisions: which count.
-          num_experts: of a layer.
+          form: of the gates' messages.
           reads: `Strategy.reads`.
         """
-        self._decisions, self._num_experts, self._reads = decisions, num_experts, reads
-        self._noted: list[Asked] = []
+        self._decisions, self._form, self._reads = decisions, form, reads
+        self._noted: list[Messages] = []
         self._begun: Moment | None = None
         self._layers = 0
 
-    def note(self, asked: Asked, moment: Moment) -> None:
+    def note(self, messages: Messages, moment: Moment) -> None:
         """Takes note of some layers, which follow on those noted before.
 
         Args:
-          asked: by their gates; may still be on the device.
+          messages: of their gates; may still be on the device.
           moment: of the first of them.
         """
-        if self._begun is not None and not self._goes_on(moment, len(asked.ids)):
+        if self._begun is not None and not self._goes_on(moment, len(messages)):
             self.settle()
         if self._begun is None:
             self._begun, self._layers = moment, 0
-        self._noted.append(asked)
-        self._layers += len(asked.ids)
+        self._noted.append(messages)
+        self._layers += len(messages)
 
     @property
     def due(self) -> bool:
@@ -59,32 +58,21 @@ class Hits:
             return
         noted, begun = self._noted, self._begun
         self._noted, self._begun = [], None
-        self._count(join_asked(fetch(noted)), begun, self._layers)
+        self._count(np.concatenate(jax.device_get(noted)), begun, self._layers)
 
-    def warm(self, shape: ModelShape, lookahead: int) -> None:
-        """Has compiled what counting takes.
+    def warm(self, num_layers: int) -> None:
+        """Has compiled what counting takes."""
+        nothing = np.zeros((num_layers, 1, self._form.columns), np.int32)
+        self._count(nothing, Moment(0, 0, num_layers, False, False), 0)
 
-        Args:
-          shape: of the model.
-          lookahead: layers that its gates foresee, D.
-        """
-        layers, experts, top_k = shape
-        zeros = partial(np.zeros, dtype=np.float32)
-        asked = Asked(
-            np.zeros((layers, 1, top_k), np.int32),
-            zeros((layers, 1, top_k)),
-            zeros((layers, 1, experts)),
-            zeros((layers, 1, lookahead, experts)),
-        )
-        self._count(asked, Moment(0, 0, layers, False, False), 0)
-
-    def _count(self, asked: Asked, moment: Moment, layers: int) -> None:
-        events = self.events(asked, moment)
+    def _count(self, messages: Int[np.ndarray, "layers T M"], moment: Moment, layers: int) -> None:
+        events = self.events(messages, moment)
         self._decisions.count_hits(_padded(events, PASSES * moment.num_layers), layers)
 
-    def events(self, asked: Asked, moment: Moment) -> Event:
+    def events(self, messages: Messages, moment: Moment) -> Event:
         """Returns what some layers ask for, see `make_events`."""
-        return make_events(asked, moment, self._num_experts, self._reads)
+        asked = self._form.read(messages)
+        return make_events(asked, moment, self._form.num_experts, self._reads)
 
     def _goes_on(self, moment: Moment, layers: int) -> bool:
         """Whether layers can be counted with those noted: of one pass, or all of them of decode."""

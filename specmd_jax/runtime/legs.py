@@ -19,10 +19,10 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from specmd_jax.models import Decoder, Gate
 from specmd_jax.models.kv_cache import Remembered, Span
 from specmd_jax.models.programs import Structure, take_apart
-from specmd_jax.runtime.demand import Asked
 from specmd_jax.runtime.memory import Memory
+from specmd_jax.runtime.message import Form
 from specmd_jax.runtime.seen import ask_gate
-from specmd_jax.runtime.waves import Blocks, How, compute_all, compute_last, cut
+from specmd_jax.runtime.waves import Blocks, How, arrive, combine, compute_rest, cut, lay_out
 from specmd_jax.static import Static
 
 Pasts = tuple[Remembered, ...]
@@ -34,7 +34,8 @@ class Arrival(NamedTuple):
     stream: Float[Array, "B S H"]
     pasts: Pasts  # of the leg's own layers
     gate: Gate | None  # at which it ends
-    asked: Asked | None  # by it
+    blocks: Blocks | None  # of what it chose, nothing computed
+    message: Int[Array | np.ndarray, "1 T M"] | None  # from it
     logits: Float[Array, "B S V"] | None  # of the last leg
 
 
@@ -46,8 +47,7 @@ class Leg(NamedTuple):
     attends: tuple[Structure, ...]
     foresees: tuple[Structure, ...]
     unembeds: Structure | None
-    lookahead: int  # predictions at its gate: of `foresees`, and none past the last layer
-    scores: bool  # whether the logits of its gate are told
+    form: Form  # of its gate's message; what it foresees: `foresees`, and none past the last layer
 
     def begin(
         self, weights: "LegWeights", tokens: Int[Array, "B S"], span: Span, pasts: Pasts
@@ -80,18 +80,19 @@ class Leg(NamedTuple):
             kept.append(remembered)
         if self.unembeds is not None:
             logits = self.unembeds.module(weights.ends).unembed(stream)
-        asked = None if gate is None else self._asked(weights, gate)
-        return Arrival(stream, tuple(kept), gate, asked, logits)
+        if gate is None:
+            return Arrival(stream, tuple(kept), None, None, None, logits)
+        message = self._message(weights, gate)
+        return Arrival(stream, tuple(kept), gate, lay_out(gate), message, logits)
 
-    def _asked(self, weights: "LegWeights", gate: Gate) -> Asked:
-        predicted = None
-        if self.lookahead:
+    def _message(self, weights: "LegWeights", gate: Gate) -> Int[Array, "1 T M"]:
+        foreseen = None
+        if self.form.lookahead:
             parts = zip(self.foresees, weights.foresees, strict=True)
-            foreseen = [ask_gate(part.module(own), gate.hidden) for part, own in parts]
-            past_end = [jnp.zeros_like(gate.logits)] * (self.lookahead - len(foreseen))
-            predicted = jnp.stack([*foreseen, *past_end], axis=1)[None]
-        logits = gate.logits[None] if self.scores else None
-        return Asked(gate.ids[None], gate.weights[None], logits, predicted)
+            ahead = [ask_gate(part.module(own), gate.hidden) for part, own in parts]
+            past_end = [jnp.zeros_like(gate.logits)] * (self.form.lookahead - len(ahead))
+            foreseen = jnp.stack([*ahead, *past_end], axis=1)
+        return self.form.write(gate, foreseen)[None]
 
 
 class LegWeights(NamedTuple):
@@ -106,13 +107,12 @@ class LegWeights(NamedTuple):
 class Legs:
     """The legs of a decoder. Those of one structure share a program."""
 
-    def __init__(self, decoder: Decoder, lookahead: int = 0, scores: bool = False):
+    def __init__(self, decoder: Decoder, form: Form):
         """Cuts it up.
 
         Args:
           decoder: all of the model but its routed experts.
-          lookahead: gates further on that are asked at each gate; see `seen.foresee`.
-          scores: whether the logits of each gate are told.
+          form: of the gates' messages; what they foresee is that of `seen.foresee`.
         """
         config = decoder.config
         gates = config.moe_layers
@@ -124,7 +124,7 @@ class Legs:
         self._legs: list[tuple[Static[Leg], LegWeights]] = []
         for number, own in enumerate(self._ranges):
             first, last = number == 0, number == len(gates)
-            ahead = [] if last else routers[number + 1 : number + 1 + lookahead]
+            ahead = [] if last else routers[number + 1 : number + 1 + form.lookahead]
             left = None if first else layers[gates[number - 1]]
             leg = Leg(
                 embeds=ends if first else None,
@@ -132,8 +132,7 @@ class Legs:
                 attends=tuple(part for part, _ in layers[own]),
                 foresees=tuple(part for part, _ in ahead),
                 unembeds=ends if last else None,
-                lookahead=lookahead,
-                scores=scores,
+                form=form,
             )
             weights = LegWeights(
                 end_weights if first or last else [],
@@ -170,6 +169,7 @@ class Legs:
         how: How,
         stream: Float[Array, "B S H"],
         gate: Gate,
+        blocks: Blocks,
         slots: Memory,
         pages: Int[Array | np.ndarray, "N pages"],
         due: Bool[Array | np.ndarray, " N"],
@@ -178,7 +178,7 @@ class Legs:
     ) -> Arrival:
         """Runs the leg after a gate whose experts are all in slots, and the experts with it."""
         both, weights = self._with(leg, how)
-        return _go_held(both, weights, stream, gate, slots, pages, due, span, pasts)
+        return _go_held(both, weights, stream, gate, blocks, slots, pages, due, span, pasts)
 
     def go_last(
         self,
@@ -189,12 +189,18 @@ class Legs:
         blocks: Blocks,
         row: Shaped[Array, " P"],
         expert: Int[Array | np.ndarray, ""] | np.int32,
+        slots: Memory | None,
+        pages: Int[Array | np.ndarray, " pages"] | None,
         span: Span,
         pasts: Pasts,
-    ) -> Arrival:
-        """Runs the leg after a gate of whose experts one is left, and that one with it."""
+    ) -> tuple[Arrival, Memory | None]:
+        """Runs the leg after a gate of whose experts one is left, and that one with it.
+
+        It is written to its pages, if there are any; the memory of the slots is reused.
+        """
         both, weights = self._with(leg, how)
-        return _go_last(both, weights, stream, gate, blocks, row, expert, span, pasts)
+        begin = stream, gate, blocks, row, expert
+        return _go_last(both, weights, *begin, slots, pages, span, pasts)
 
     def _with(self, leg: int, how: How) -> tuple[Static[tuple[Leg, How]], LegWeights]:
         static, weights = self._legs[leg]
@@ -220,14 +226,15 @@ def _go(leg, weights, stream, hidden, out, span, pasts):
 
 
 @partial(jax.jit, static_argnums=0, donate_argnames="pasts")
-def _go_held(both, weights, stream, gate, slots, pages, due, span, pasts):
+def _go_held(both, weights, stream, gate, blocks, slots, pages, due, span, pasts):
     leg, how = both.value
-    out = compute_all(how.value, gate, slots, pages, due)
+    out = compute_rest(how.value, blocks, gate.weights, slots, pages, due)
     return leg.go(weights, stream, gate.hidden, out, span, pasts)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnames="pasts")
-def _go_last(both, weights, stream, gate, blocks, row, expert, span, pasts):
+@partial(jax.jit, static_argnums=0, donate_argnames=("slots", "pasts"))
+def _go_last(both, weights, stream, gate, blocks, row, expert, slots, pages, span, pasts):
     leg, how = both.value
-    out = compute_last(how.value, blocks, row, expert, gate.weights)
-    return leg.go(weights, stream, gate.hidden, out, span, pasts)
+    blocks, slots = arrive(how.value, blocks, row, expert, slots, pages)
+    out = cut(combine(cut(blocks), gate.weights))
+    return leg.go(weights, stream, gate.hidden, out, span, pasts), slots

@@ -4,9 +4,9 @@ from collections import deque
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Int, Int8
+from jaxtyping import Array, Bool, Int, Int8, Shaped
 
-from specmd_jax.runtime.link import Delivery, Link
+from specmd_jax.runtime.link import Delivery, Link, Transfer
 from specmd_jax.runtime.prefetch_loop import name_of
 from specmd_jax.runtime.store import ExpertStore
 
@@ -37,7 +37,7 @@ class Loads:
         self._layer, self._tier = layer, tier
         self._then: Callable[[], None] | None = None
         self._waiting: deque[int] = deque(np.flatnonzero(experts).tolist())
-        self._sent: deque[tuple[int, Delivery]] = deque()
+        self._sent: deque[tuple[int, Transfer]] = deque()
         self._send()
 
     def __bool__(self) -> bool:
@@ -45,14 +45,26 @@ class Loads:
         return bool(self._sent)
 
     @property
-    def first(self) -> tuple[int, Delivery]:
+    def expert(self) -> int:
         """The one that arrives next."""
-        return self._sent[0]
+        return self._sent[0][0]
+
+    def wait(self) -> Shaped[Array, " P"]:
+        """Returns it once it has arrived.
+
+        Raises:
+          RuntimeError: it will not.
+        """
+        return self._sent[0][1].wait()
 
     @property
     def last(self) -> bool:
-        """Whether no other follows the first."""
+        """Whether no other follows it."""
         return len(self._sent) + len(self._waiting) == 1
+
+    def lead(self, expert: int, transfer: Transfer) -> None:
+        """Has one that is on the link already come before all others."""
+        self._sent.appendleft((expert, transfer))
 
     def then(self, act: Callable[[], None]) -> None:
         """Calls `act` as soon as the last of them is sent: prefetches queue up behind it."""

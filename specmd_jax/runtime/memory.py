@@ -5,6 +5,7 @@ which a kernel reads in place. Copies of several precisions share pages of bytes
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,22 +33,27 @@ def allot(packings: tuple[Packing, ...], num_pages: int, size: int) -> Memory:
     return jnp.zeros((num_pages, size), packings[0].row)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=1)
-def write(
-    packing: Static[Packing],
+def written(
+    packing: Packing,
     memory: Memory,
     row: Shaped[Array, " P"],
     pages: Integer[Array, " pages"],
 ) -> Memory:
-    """Returns the memory, which is reused, with a row written to some pages."""
+    """Returns the memory with a row written to some pages; to be traced."""
     if isinstance(memory, jax.Array):
         parts = row.reshape(pages.shape[0], -1)
         return memory.at[pages].set(parts, unique_indices=True)
     return jax.tree.map(
         lambda whole, part: jax.lax.dynamic_update_index_in_dim(whole, part, pages[0], 0),
         memory,
-        packing.value.parts(row),
+        packing.parts(row),
     )
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def write_now(packing: Static[Packing], memory: Memory, *args: Any) -> Memory:
+    """See `written`; the memory is reused."""
+    return written(packing.value, memory, *args)
 
 
 def read(packing: Packing, memory: Memory, pages: Int[Array, "blocks pages"]) -> Weights:

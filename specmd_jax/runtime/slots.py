@@ -7,8 +7,9 @@ enters takes some, and there are never more than were paid for.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -16,12 +17,14 @@ from jaxtyping import Array, Bool, Int, Int8, Shaped
 
 from specmd_jax.errors import InputError
 from specmd_jax.runtime.carry import carry
-from specmd_jax.runtime.memory import Memory, allot, write
+from specmd_jax.runtime.memory import Memory, allot, write_now
 from specmd_jax.runtime.store import Packing
 from specmd_jax.static import Static
 from specmd_jax.types import ABSENT
 
 NO_PAGE = -1
+Pages = Int[np.ndarray, " pages"]
+Result = TypeVar("Result")
 
 
 class Slots:
@@ -67,7 +70,7 @@ class Slots:
                 row = carry(nothing)
                 for _ in range(2):  # on what was allotted, and on what was written to
                     where = np.arange(pages, dtype=np.int32)
-                    self._memory = write(static, self._memory, row, where)
+                    self._memory = write_now(static, self._memory, row, where)
 
     def hold(self, tier: Int8[np.ndarray, "L N"]) -> None:
         """Takes pages from copies that left and gives them to those that came.
@@ -107,12 +110,32 @@ class Slots:
 
     def fill(self, layer: int, expert: int, row: Shaped[Array, " P"]) -> None:
         """Writes the weights that arrived for an expert into its pages, in place."""
+
+        def run(memory: Memory, pages: Pages) -> tuple[None, Memory]:
+            return None, write_now(self._packings[self.tier[layer, expert]], memory, row, pages)
+
+        self.change(layer, expert, run)
+
+    def change(
+        self, layer: int, expert: int, run: Callable[[Memory, Pages], tuple[Result, Memory | None]]
+    ) -> Result:
+        """Has an expert's pages written to, and returns what else comes of that.
+
+        Args:
+          layer: of the expert.
+          expert: which has room.
+          run: is given the memory of all pages, which it may reuse, and the pages of the expert;
+            returns what else it makes, and the memory.
+        """
         tier = self.tier[layer, expert]
         if tier == ABSENT:
             raise RuntimeError(f"expert {expert} of layer {layer} arrived and has no slot")
         pages = self._where[layer, expert, : self._pages_of_tier[tier]].copy()
         with self._lock:
-            self._memory = write(self._packings[tier], self._memory, row, pages)
+            result, memory = run(self._memory, pages)
+            assert memory is not None
+            self._memory = memory
+        return result
 
     @contextmanager
     def reading(self) -> Iterator[Memory]:

@@ -9,10 +9,10 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from specmd_jax.models import Gate, KvCache, Pass
 from specmd_jax.models.kv_cache import Remembered, Span
-from specmd_jax.runtime.demand import Asked, fetch
 from specmd_jax.runtime.legs import Arrival, Legs
 from specmd_jax.runtime.memory import Memory
-from specmd_jax.runtime.waves import Blocks, How
+from specmd_jax.runtime.message import Messages
+from specmd_jax.runtime.waves import Blocks, How, lay_out_now
 from specmd_jax.runtime.whole_pass import Hoped
 
 
@@ -27,7 +27,7 @@ class Walk:
       pasts: what each decoder layer remembers; of the layers behind with this pass's tokens.
       at: where the last leg arrived.
       layer: the MoE layer at whose gate that is.
-      asked: by the gates behind, in one or several parts.
+      heard: the messages of the gates behind, in one or several parts.
     """
 
     legs: Legs
@@ -36,7 +36,7 @@ class Walk:
     pasts: list[Remembered]
     at: Arrival
     layer: int = 0
-    asked: list[Asked] = field(default_factory=list)
+    heard: list[Messages] = field(default_factory=list)
 
     @classmethod
     def begin(cls, legs: Legs, tokens: Int[Array, "B S"], cache: KvCache) -> "Walk":
@@ -47,7 +47,7 @@ class Walk:
         return cls(legs, cache.span, tokens.shape[1], pasts, at)
 
     @classmethod
-    def resume(cls, legs: Legs, hoped: Hoped, span: Span, asked: Asked, right: int) -> "Walk":
+    def resume(cls, legs: Legs, hoped: Hoped, span: Span, right: int) -> "Walk":
         """Returns a pass that was dispatched whole, as it stood at the gate of a MoE layer.
 
         What the layers from there on remember of it will be written anew, to the same place.
@@ -56,44 +56,68 @@ class Walk:
           legs: of the decoder.
           hoped: what it came to.
           span: of its tokens.
-          asked: by all gates.
           right: MoE layer, all before which were right.
         """
-        stream = hoped.streams[right]
+        stream, messages = hoped.streams[right], np.asarray(hoped.messages)
         gate = jax.tree.map(lambda values: values[right], hoped.gates)
-        (asked,) = fetch([asked])
-        at = Arrival(stream, (), gate, asked.of(slice(right, right + 1)), None)
-        pasts, before = list(hoped.cache.layers), [asked.of(slice(right))]
-        return cls(legs, span, stream.shape[1], pasts, at, right, before if right else [])
+        here, before = messages[right : right + 1], messages[:right]
+        at = Arrival(stream, (), gate, lay_out_now(gate), here, None)
+        pasts = list(hoped.cache.layers)
+        return cls(legs, span, stream.shape[1], pasts, at, right, [before] if right else [])
 
-    def go(self, gate: Gate, out: Float[Array, "T H"]) -> None:
+    @property
+    def gate(self) -> Gate:
+        """Where the walk stands."""
+        assert self.at.gate is not None
+        return self.at.gate
+
+    @property
+    def blocks(self) -> Blocks:
+        """The rows of the layer, and what has been made of them so far."""
+        assert self.at.blocks is not None
+        return self.at.blocks
+
+    @blocks.setter
+    def blocks(self, blocks: Blocks) -> None:
+        self.at = self.at._replace(blocks=blocks)
+
+    def choose(self, gate: Gate) -> None:
+        """Has another choice computed than the gate's own."""
+        self.at = self.at._replace(gate=gate, blocks=lay_out_now(gate))
+
+    def go(self, out: Float[Array, "T H"]) -> None:
         """Goes on with what the experts of the layer made."""
-        begin = self.at.stream, gate.hidden, out
+        begin = self.at.stream, self.gate.hidden, out
         self._arrive(self.legs.go(self.layer + 1, *begin, self.span, self._own))
 
     def go_held(
         self,
-        gate: Gate,
         how: How,
         slots: Memory,
         pages: Int[Array | np.ndarray, "N pages"],
         due: Bool[Array | np.ndarray, " N"],
     ) -> None:
         """Goes on with experts that are all in slots: computed in the same program."""
-        begin = self.at.stream, gate, slots, pages, due
+        begin = self.at.stream, self.gate, self.blocks, slots, pages, due
         self._arrive(self.legs.go_held(self.layer + 1, how, *begin, self.span, self._own))
 
     def go_last(
         self,
-        gate: Gate,
         how: How,
-        blocks: Blocks,
         row: Shaped[Array, " P"],
         expert: Int[Array | np.ndarray, ""] | np.int32,
-    ) -> None:
-        """Goes on with the one expert that was left: computed in the same program."""
-        begin = self.at.stream, gate, blocks, row, expert
-        self._arrive(self.legs.go_last(self.layer + 1, how, *begin, self.span, self._own))
+        slots: Memory | None,
+        pages: Int[Array | np.ndarray, " pages"] | None,
+    ) -> Memory | None:
+        """Goes on with the one expert that was left: computed in the same program.
+
+        Returns:
+          The memory of the slots, which was reused, with the expert in its pages if it has any.
+        """
+        begin = self.at.stream, self.gate, self.blocks, row, expert, slots, pages
+        at, slots = self.legs.go_last(self.layer + 1, how, *begin, self.span, self._own)
+        self._arrive(at)
+        return slots
 
     def aside(self) -> "Walk":
         """Returns a walk from here with memory of its own: where it goes changes nothing here."""

@@ -3,9 +3,13 @@ loop computes, one transfer after the other, so that a demand waits for one at m
 """
 
 import threading
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+from jaxtyping import Array, Shaped
+
 from specmd_jax.runtime.decisions import Place
+from specmd_jax.runtime.link import Transfer
 from specmd_jax.runtime.prefetch_loop import Landed, Prefetched, PrefetchLoop
 
 
@@ -36,11 +40,11 @@ class Watching(Protocol):
         """Lets it start what is queued."""
         ...
 
-    def wait_landed(self) -> None:
-        """Waits for the transfer that is under way.
+    def claim(self) -> Transfer | None:
+        """Hands over the copy that is still on the link, for the main loop to write to its slot.
 
-        Raises:
-          WatchdogFailed: it will not arrive.
+        Waiting for it raises `WatchdogFailed` if it will not arrive. None: it is in its slot by
+        now.
         """
         ...
 
@@ -64,6 +68,7 @@ class Watchdog:
         self._released = False
         self._closed = False
         self._flight: Prefetched | None = None
+        self._claim: _Claim | None = None  # of the main loop on the flight
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
 
@@ -85,12 +90,13 @@ class Watchdog:
             self._released = self._error is None
             self._turn.notify_all()
 
-    def wait_landed(self) -> None:
+    def claim(self) -> Transfer | None:
         """See `Watching`."""
         with self._turn:
-            flight = self._flight
-            self._turn.wait_for(lambda: self._flight is not flight or flight is None)
             self._check()
+            if self._flight is not None:
+                self._claim = _Claim(self._turn, self._check)
+            return self._claim
 
     def close(self) -> None:
         """See `Watching`."""
@@ -113,6 +119,7 @@ class Watchdog:
             while self._take_turn(landed):
                 assert self._flight is not None
                 landed = self._flight.place, self._flight.delivery.wait()
+                landed = self._hand_over(landed)
         except BaseException as error:
             with self._turn:
                 self._error = error
@@ -120,6 +127,16 @@ class Watchdog:
             with self._turn:
                 self._flight, self._released = None, False
                 self._turn.notify_all()
+
+    def _hand_over(self, landed: Landed) -> Landed | None:
+        """Gives the main loop what it has claimed; returns what nobody has."""
+        with self._turn:
+            if self._claim is None:
+                return landed
+            _, self._claim.row = landed
+            self._flight = self._claim = None
+            self._turn.notify_all()
+        return None
 
     def _take_turn(self, landed: Landed | None) -> bool:
         """Starts what is next, as soon as there is something; False: the thread ends.
@@ -140,3 +157,18 @@ class Watchdog:
             self._flight = started
             self._turn.notify_all()
             return True
+
+
+class _Claim:
+    """A `Transfer` that the watchdog waits for."""
+
+    def __init__(self, turn: threading.Condition, check: Callable[[], None]):
+        self.row: Shaped[Array, " P"] | None = None
+        self._turn, self._check = turn, check
+
+    def wait(self) -> Shaped[Array, " P"]:
+        with self._turn:
+            while self.row is None:
+                self._check()
+                self._turn.wait()
+            return self.row

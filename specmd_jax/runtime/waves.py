@@ -17,7 +17,7 @@ from specmd_jax.models.config import Activation
 from specmd_jax.models.decoder import Gate
 from specmd_jax.models.dispatch import BlockPlan, combine_blocks, plan_blocks
 from specmd_jax.models.dispatch import lay_out as lay_out_rows
-from specmd_jax.runtime.memory import Memory, arrived, read
+from specmd_jax.runtime.memory import Memory, arrived, read, written
 from specmd_jax.runtime.store import Packing
 from specmd_jax.static import Static
 from specmd_kernels import Implementation
@@ -88,6 +88,30 @@ def _compute(way: Way, blocks: Blocks, due: Bool[Array, " blocks"], weights: Wei
     return blocks._replace(rows=blocks.rows._replace(out=out))
 
 
+def arrive(
+    way: Way,
+    blocks: Blocks,
+    row: Shaped[Array, " P"],
+    expert: Int[Array, ""],
+    memory: Memory | None,
+    pages: Int[Array, " pages"] | None,
+) -> tuple[Blocks, Memory | None]:
+    """Returns the blocks with those of an arrived expert computed, and the slots with it; traced.
+
+    Args:
+      way: how it is read and computed.
+      blocks: of the layer.
+      row: in which it arrived.
+      expert: its number.
+      memory: of the slots; None: it is not kept.
+      pages: of the expert.
+    """
+    blocks = compute_arrived(way, blocks, row, expert)
+    if memory is None or pages is None:
+        return blocks, memory
+    return blocks, written(way.packing, memory, row, pages)
+
+
 def compute_all(
     way: Way,
     gate: Gate,
@@ -99,23 +123,19 @@ def compute_all(
 
     The same as laying out, computing and combining one after the other, to the last bit.
     """
-    blocks = cut(lay_out(gate))
-    blocks = cut(compute_held(way, blocks, memory, pages, due))
-    return cut(combine(blocks, gate.weights))
+    return compute_rest(way, cut(lay_out(gate)), gate.weights, memory, pages, due)
 
 
-def compute_last(
+def compute_rest(
     way: Way,
     blocks: Blocks,
-    row: Shaped[Array, " P"],
-    expert: Int[Array, ""],
     weights: Float[Array, "T K"],
+    memory: Memory,
+    pages: Int[Array, "N pages"],
+    due: Bool[Array, " N"],
 ) -> Float[Array, "T H"]:
-    """Returns what a layer's experts make of its tokens once the last has arrived; traced.
-
-    The same as computing it and combining all, to the last bit.
-    """
-    return cut(combine(cut(compute_arrived(way, blocks, row, expert)), weights))
+    """Returns what a layer's experts make of its tokens if those left are in slots; traced."""
+    return cut(combine(cut(compute_held(way, blocks, memory, pages, due)), weights))
 
 
 cut = jax.lax.optimization_barrier  # where programs of their own would be cut
@@ -130,7 +150,7 @@ def compute_held_now(how: How, *args: Any) -> Blocks:
     return compute_held(how.value, *args)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=1)
-def compute_arrived_now(how: How, *args: Any) -> Blocks:
-    """See `compute_arrived`; the memory of the blocks is reused."""
-    return compute_arrived(how.value, *args)
+@partial(jax.jit, static_argnums=0, donate_argnums=(1, 4))
+def arrive_now(how: How, *args: Any) -> tuple[Blocks, Memory | None]:
+    """See `arrive`; the memory of the blocks and of the slots is reused."""
+    return arrive(how.value, *args)

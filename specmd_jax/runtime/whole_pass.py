@@ -16,6 +16,7 @@ from specmd_jax.models import Decoder, Gate, KvCache
 from specmd_jax.models.kv_cache import Remembered, Span
 from specmd_jax.models.programs import Structure
 from specmd_jax.runtime.memory import Memory
+from specmd_jax.runtime.message import Form
 from specmd_jax.runtime.seen import foresee
 from specmd_jax.runtime.waves import How, compute_all, cut
 
@@ -27,14 +28,14 @@ class Hoped(NamedTuple):
     cache: KvCache
     streams: Float[Array, "L B S H"]  # at the gate of each MoE layer
     gates: Gate  # of all of them, stacked
-    foreseen: Float[Array, "L T D N"] | None
+    messages: Int[Array, "L T M"]  # of the gates
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnames="pasts")
 def run_whole(
     structure: Structure,
     how: How,
-    lookahead: int,
+    form: Form,
     weights: list[Array],
     slots: Memory,
     pages: Int[Array, "L N"],
@@ -47,7 +48,7 @@ def run_whole(
     Args:
       structure: of the decoder, with `weights`.
       how: the experts are read and computed, which are of one precision.
-      lookahead: layers ahead that are foreseen.
+      form: of the gates' messages.
       slots: the memory of all slots.
       pages: slot of each expert, negative if it has none.
       tokens: of the pass.
@@ -67,9 +68,15 @@ def run_whole(
         streams.append(stream)
         gates.append(gate)
         stream = cut(layer.finish(stream, gate.hidden, out))
-    foreseen = None
-    if lookahead:
-        foreseen = foresee(decoder, [gate.hidden for gate in gates], lookahead).swapaxes(0, 1)
     after = KvCache(tuple(kept), span.after(tokens.shape[1]))
     stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *gates)
-    return Hoped(decoder.unembed(stream), after, jnp.stack(streams), stacked, foreseen)
+    messages = _messages(decoder, gates, form)
+    return Hoped(decoder.unembed(stream), after, jnp.stack(streams), stacked, messages)
+
+
+def _messages(decoder: Decoder, gates: list[Gate], form: Form) -> Int[Array, "L T M"]:
+    foreseen = [None] * len(gates)
+    if form.lookahead:
+        hidden = [gate.hidden for gate in gates]
+        foreseen = list(foresee(decoder, hidden, form.lookahead).swapaxes(0, 1))
+    return jnp.stack([form.write(*pair) for pair in zip(gates, foreseen, strict=True)])

@@ -16,7 +16,7 @@ class Work(NamedTuple):
     event: Event  # as the routing policy left it
     tier: Int8[np.ndarray, " N"]  # of the copy that computes
     held: Bool[np.ndarray, " N"]  # computed from where they are: hits, and those that stand in
-    late: Bool[np.ndarray, " N"]  # still on the link
+    late: Bool[np.ndarray, " N"]  # still on the link: one at most
     loaded: Bool[np.ndarray, " N"]
     on_host: Bool[np.ndarray, " N"]
     stand_in: Bool[np.ndarray, " N"]
@@ -25,6 +25,10 @@ class Work(NamedTuple):
     def smooth(self) -> bool:
         """Whether all that was asked for was there."""
         return not (self.event.used & (~self.held | self.stand_in)).any()
+
+    def landed(self) -> "Work":
+        """Returns the work once what was late is in its slot."""
+        return self._replace(held=self.held | self.late, late=np.zeros_like(self.late))
 
     @property
     def all_held(self) -> bool:

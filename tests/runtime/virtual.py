@@ -6,6 +6,7 @@ than being a thread, what it has begun in the meantime.
 
 from collections.abc import Callable
 
+import jax
 import numpy as np
 
 from specmd_jax.runtime.engine import Staging
@@ -114,13 +115,22 @@ class PunctualWatchdog:
     def release(self) -> None:
         self._released_at = self._clock.now
 
-    def wait_landed(self) -> None:
-        due = max(due for _, due in self._flights)
-        self._clock.now = max(self._clock.now, due)
-        self._land(self._clock.now)
+    def claim(self) -> "_Claim":
+        return _Claim(*self._flights.pop(), self._clock)
 
     def close(self) -> None:
         self.hold()
+
+
+class _Claim:
+    """A copy that arrives at its time."""
+
+    def __init__(self, flight: Prefetched, due: float, clock: Clock):
+        self._flight, self._due, self._clock = flight, due, clock
+
+    def wait(self) -> jax.Array:
+        self._clock.now = max(self._clock.now, self._due)
+        return self._flight.delivery.wait()
 
 
 def stage(costs: Costs, num_layers: int, nbytes: int) -> tuple[Staging, TickingLink, VirtualPace]:
