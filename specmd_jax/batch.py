@@ -18,7 +18,8 @@ from specmd_jax.counting import Counts
 from specmd_jax.errors import InputError
 from specmd_jax.on_chip import count_on_chip, fits_on_chip
 from specmd_jax.policy import NEXT_USE
-from specmd_jax.simulate import PassTimes, Replay, begin, replay
+from specmd_jax.simulate import PassTimes, begin, replay
+from specmd_jax.state import Replay
 from specmd_jax.strategy import Strategy, StrategyParams, check_strategy
 from specmd_jax.timeline import Costs
 from specmd_jax.traces.events import dense_events, first_use

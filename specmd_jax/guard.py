@@ -19,6 +19,7 @@ precision slow decoding down by up to a fifth (BigMoeOnEdge, colibri's PR 571).
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from specmd_jax.arrays import fixed, precedes
@@ -31,6 +32,17 @@ BITS = 10  # of chances in fixed point
 
 class GuardParams(NamedTuple):
     margin: Float[Array, ""] | float = 0.1  # chance of use that the evicted copy is credited with
+
+
+class Outlook(NamedTuple):
+    """What is expected of the link until the next gate fires, in ticks of any length."""
+
+    spare: Int[Array | np.ndarray, ""]  # that it is free, once the demand is served
+    load: Int[Array | np.ndarray, ""]  # one transfer
+
+    def after(self, transfers: Int[Array, ""]) -> "Outlook":
+        """Returns what is left when some transfers have been started."""
+        return self._replace(spare=self.spare - transfers * self.load)
 
 
 class GuardState(NamedTuple):
@@ -74,15 +86,13 @@ def allow(
     ahead: int,
     queued: Bool[Array, " N"],
     priority: Int[Array, " N"],
-    spare: Int[Array, ""] | None,
-    load: Int[Array, ""],
+    outlook: Outlook | None,
 ) -> tuple[Bool[Array, " N"], GuardState]:
     """Returns which of the queued experts may be fetched, and that they wait to be judged.
 
     Args:
       queued: named for `layer`, `ahead` layers on, and absent.
-      spare: ticks of free link before the next gate; None: the link is infinitely fast.
-      load: ticks of one transfer.
+      outlook: until the next gate; None: the link is infinitely fast.
     """
     before = precedes(priority)
     place = _ahead_of(before, queued)
@@ -92,11 +102,11 @@ def allow(
     waiting = jnp.where(queued, spot + 1, 0)
     state = state._replace(waiting=state.waiting.at[ahead - 1, layer].set(waiting))
     worthy = queued & (worth > 0)
-    if spare is None:
+    if outlook is None:
         return worthy, state
-    load = jnp.maximum(load, 1)
-    in_time = jnp.maximum(spare, 0) // load
-    overrun = (in_time + 1) * load - jnp.maximum(spare, 0)
+    load, spare = jnp.maximum(outlook.load, 1), jnp.maximum(outlook.spare, 0)
+    in_time = spare // load
+    overrun = (in_time + 1) * load - spare
     lost = fixed(overrun.astype(jnp.float32) / load.astype(jnp.float32), BITS)
     whole = worthy & (_ahead_of(before, worthy) < in_time)
     crossing = worthy & ~whole & (worth > lost)

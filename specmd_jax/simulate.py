@@ -13,47 +13,13 @@ from jaxtyping import Array, Bool, Int
 
 from specmd_jax import guard
 from specmd_jax.arrays import row, total
-from specmd_jax.cache import (
-    Arrived,
-    Served,
-    Setting,
-    demand,
-    demand_hits,
-    empty_cache,
-    prefetch,
-    rank,
-    warm,
-)
+from specmd_jax.cache import Arrived, Served, Setting, demand, demand_hits, empty_cache, warm
 from specmd_jax.counting import Counts, add_pass, count_event, no_counts
+from specmd_jax.speculation import Naming, speculate
+from specmd_jax.state import Replay
 from specmd_jax.strategy import Strategy, StrategyParams
-from specmd_jax.timeline import (
-    Costs,
-    LayerTime,
-    Link,
-    PassCosts,
-    after_target,
-    at_gate,
-    idle_link,
-    next_gate,
-    serve_time,
-    startable,
-)
-from specmd_jax.types import ABSENT, CacheState, Event, Events, Flight, ModelShape, Outcome, State
-
-NO_LIMIT = 1 << 30
-
-
-class Replay(NamedTuple):
-    """The state between two passes: what a chunk of a trace hands to the next."""
-
-    cache: CacheState
-    eviction: State
-    prefetch: State
-    routing: State
-    link: Link
-    counts: Counts
-    next_step: Int[Array, ""]
-    guard: State = ()
+from specmd_jax.timeline import Costs, PassCosts, at_gate, idle_link, next_gate, serve_time
+from specmd_jax.types import CacheState, Event, Events, ModelShape, Outcome, State
 
 
 class PassTimes(NamedTuple):
@@ -225,6 +191,7 @@ def serve_event(
     pass_costs: PassCosts | None,
     state: Replay,
     event: Event,
+    outlook: guard.Outlook | None = None,
 ) -> tuple[Replay, Service]:
     """Serves one layer of one pass: routing, demand, then what the prefetcher names.
 
@@ -232,6 +199,7 @@ def serve_event(
       costs: of a pass's parts, with `pass_costs`; None: an infinitely fast link and no time.
       state: `counts` stays as it is, for the caller to add to.
       event: what the layer's gate asks for.
+      outlook: that the guard goes by; None: what `costs` say.
     """
     strategy, params = setting.strategy, setting.params
     link = at_gate(state.link)
@@ -253,7 +221,8 @@ def serve_event(
     state = state._replace(
         cache=cache, eviction=eviction_state, prefetch=prefetch_state, routing=routing_state
     )
-    state, arrivals = _speculate(setting, costs, state, event, flight, link, time, window)
+    moment = Naming(costs, flight, link, time, window, outlook)
+    state, arrivals = speculate(setting, state, event, moment)
     counts = count_event(setting, event, recorded, served, arrivals)
     return state, Service(event, served, tuple(arrivals), counts, times)
 
@@ -280,8 +249,8 @@ def serve_hits(
     state = state._replace(cache=cache, eviction=eviction_state, prefetch=prefetch_state)
     wanted, arrivals = jnp.bool_(False), []
     if names:
-        idle = idle_link()
-        state, arrivals = _speculate(setting, None, state, event, None, idle, None, None)
+        moment = Naming(None, None, idle_link(), None, None, None)
+        state, arrivals = speculate(setting, state, event, moment)
         wanted = jnp.stack([one.queued.any() for one in arrivals]).any()
     return state, count_event(setting, event, event.used, served, arrivals), wanted
 
@@ -301,71 +270,3 @@ def _route(setting: Setting, state: Replay, event: Event) -> tuple[Event, State]
     routed = jnp.where(alone, used.astype(jnp.int32), event.routed)
     kept = jax.tree.map(partial(jnp.where, alone), routing_state, state.routing)
     return event._replace(used=used, gate=gate, routed=routed), kept
-
-
-def _speculate(
-    setting: Setting,
-    costs: Costs | None,
-    state: Replay,
-    event: Event,
-    flight: Flight | None,
-    link: Link,
-    time: LayerTime | None,
-    window: Int[Array, ""] | None,
-) -> tuple[Replay, list[Arrived]]:
-    """The prefetch loop names; the watchdog starts what there is room and time for."""
-    strategy, arrivals = setting.strategy, []
-    link_free = jnp.int32(0) if time is None else time.link_free
-    targets = _name(setting, state.prefetch, event) if strategy.prefetches else []
-    score = rank(setting, state.cache, state.eviction, event) if targets else None
-    if strategy.guard:
-        state = state._replace(guard=guard.learn(state.guard, event))
-    for ahead, (layer, _) in enumerate(targets, start=1):
-        load, limit, spare = jnp.int32(0), NO_LIMIT, None
-        if costs is not None and window is not None:
-            load = costs.load[layer, -1 if strategy.miss.prefetch_last_tier else 0]
-            limit, spare = startable(link_free, window, load), window - link_free
-        if strategy.guard:
-            state, targets = _guarded(setting, state, targets, ahead, spare, load)
-        cache, eviction_state, arrived = prefetch(
-            setting, state.cache, state.eviction, event, flight, targets, ahead, limit, score
-        )
-        state = state._replace(cache=cache, eviction=eviction_state)
-        arrivals.append(arrived)
-        link, link_free = after_target(link, link_free, layer, arrived, load)
-    if window is not None:
-        state = state._replace(link=Link(link.flight, link_free - window))
-    return state, arrivals
-
-
-def _guarded(
-    setting: Setting,
-    state: Replay,
-    targets: list[tuple[Int[Array, ""], Int[Array, " N"]]],
-    ahead: int,
-    spare: Int[Array, ""] | None,
-    load: Int[Array, ""],
-) -> tuple[Replay, list[tuple[Int[Array, ""], Int[Array, " N"]]]]:
-    """Takes from one target's names the absent experts that are not worth their transfer."""
-    layer, priority = targets[ahead - 1]
-    queued = (priority > 0) & (row(state.cache.tier, layer) == ABSENT)
-    allowed, learned = guard.allow(
-        setting.params.guard, state.guard, layer, ahead, queued, priority, spare, load
-    )
-    kept = jnp.where(queued & ~allowed, 0, priority)
-    targets = [*targets[: ahead - 1], (layer, kept), *targets[ahead:]]
-    return state._replace(guard=learned), targets
-
-
-def _name(
-    setting: Setting, prefetch_state: State, event: Event
-) -> list[tuple[Int[Array, ""], Int[Array, " N"]]]:
-    """Returns each target layer, nearest first, with the priorities of its experts."""
-    strategy, targets = setting.strategy, []
-    for ahead in range(1, strategy.lookahead + 1):
-        layer = (event.layer + ahead) % setting.shape.num_layers
-        priority = strategy.prefetch.name(
-            setting.params.prefetch, prefetch_state, event, layer, ahead
-        )
-        targets.append((layer, jnp.where(event.valid, priority, 0)))
-    return targets

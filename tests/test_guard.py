@@ -67,7 +67,7 @@ def test_the_rule_is_that_of_a_loop_down_the_queue(queued, priority, used, margi
     state = state._replace(named=jnp.full((1, guard.PLACES), 20), used=counts[None])
     allowed, _ = guard.allow(
         guard.GuardParams(margin), state, jnp.int32(1), 1, jnp.array(queued),
-        jnp.array(priority), jnp.int32(spare), jnp.int32(load),
+        jnp.array(priority), guard.Outlook(jnp.int32(spare), jnp.int32(load)),
     )  # fmt: skip
     chance = np.asarray(guard.chances(state, 1))
     expected = by_loop(chance, margin, queued, priority, max(spare, 0), load)
@@ -78,9 +78,8 @@ def test_it_learns_from_what_was_named_and_absent_whether_fetched_or_not():
     state = guard.init(SHAPE, 1)
     never = guard.GuardParams(margin=1.0)
     queued, priority = jnp.array([1, 0, 1, 1, 0, 0], bool), jnp.array([1, 9, 3, 2, 0, 0])
-    allowed, state = guard.allow(
-        never, state, jnp.int32(1), 1, queued, priority, jnp.int32(9), jnp.int32(1)
-    )
+    wide = guard.Outlook(jnp.int32(9), jnp.int32(1))
+    allowed, state = guard.allow(never, state, jnp.int32(1), 1, queued, priority, wide)
     assert not allowed.any()
     state = guard.learn(state, event(0, [2, 3]))  # another layer's gate settles nothing
     assert int(state.named.sum()) == 0
@@ -94,9 +93,7 @@ def test_it_learns_from_what_was_named_and_absent_whether_fetched_or_not():
 def test_passes_that_ask_for_nothing_settle_nothing():
     state = guard.init(SHAPE, 1)
     queued = jnp.array([1, 1, 0, 0, 0, 0], bool)
-    _, state = guard.allow(
-        guard.GuardParams(), state, jnp.int32(1), 1, queued, queued * 1, None, jnp.int32(0)
-    )
+    _, state = guard.allow(guard.GuardParams(), state, jnp.int32(1), 1, queued, queued * 1, None)
     state = guard.learn(state, event(1, [0], valid=False))
     assert int(state.named.sum()) == 0
     assert int(guard.learn(state, event(1, [0])).named.sum()) == 2

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from specmd_jax.simulate import Replay
+from specmd_jax.state import Replay
 from specmd_jax.types import Event, ModelShape
 
 

@@ -60,11 +60,6 @@ def check_runnable(setup: Setup, config: DecoderConfig) -> None:
             "the strategy looks into the future, which a run does not know: replay a recorded "
             "trace with specmd simulate"
         )
-    if strategy.guard:
-        raise InputError(
-            "a guarded prefetcher weighs each transfer against the simulator's clock, which a run "
-            "does not have: replay a recorded trace with specmd simulate"
-        )
     if strategy.routing.choose is not None:
         check_bendable(config)
     if setup.start != "cold":

@@ -20,7 +20,8 @@ from specmd_jax.models.programs import Structure
 from specmd_jax.policy import LOGITS, PREDICTED, PROBS
 from specmd_jax.runtime.effects import Computed, bent_choice, computed
 from specmd_jax.runtime.seen import ask_gate
-from specmd_jax.simulate import Replay, begin_pass, serve_event
+from specmd_jax.simulate import begin_pass, serve_event
+from specmd_jax.state import Replay
 from specmd_jax.strategy import Strategy, StrategyParams
 from specmd_jax.types import LOGIT_ONE, ONE, Event, ModelShape
 

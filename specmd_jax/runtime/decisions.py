@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Int, Int8, Integer
 
 from specmd_jax.counting import Counts
+from specmd_jax.guard import Outlook
 from specmd_jax.miss import MISSES
 from specmd_jax.runtime.asked_of_all import AskedOfAll
 from specmd_jax.runtime.steps import (
@@ -21,7 +22,8 @@ from specmd_jax.runtime.steps import (
     decide_now,
 )
 from specmd_jax.runtime.wire import Wire
-from specmd_jax.simulate import Replay, begin
+from specmd_jax.simulate import begin
+from specmd_jax.state import Replay
 from specmd_jax.static import Static
 from specmd_jax.strategy import Strategy, StrategyParams
 from specmd_jax.timeline import NOTHING
@@ -80,16 +82,17 @@ class Decisions:
         self._started = 0  # since the last gate
         self.resident: Int8[np.ndarray, "L N"] = np.asarray(state.cache.tier)
 
-    def serve(self, event: Event, flight: Place | None) -> Decision:
+    def serve(self, event: Event, flight: Place | None, outlook: Outlook | None = None) -> Decision:
         """Serves the demand of a gate; no prefetch has been started yet.
 
         Args:
           event: what it asks for; a pass begins with the first layer.
           flight: the copy on the link.
+          outlook: until the next gate, if the strategy has a guard.
         """
         self._tell_asked_of_all()
         where: list[Any] = [_number(part) for part in flight or (NOTHING, 0)]
-        self._asked = Question(event, Flight(*where), self._row, _number(0))
+        self._asked = Question(event, Flight(*where), self._row, _number(0), outlook)
         self._before, self._first, self._started = self._after, 0, 0
         return self._decide()
 

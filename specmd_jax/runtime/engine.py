@@ -26,6 +26,7 @@ from specmd_jax.runtime.budget import make_budget
 from specmd_jax.runtime.computing import Computing
 from specmd_jax.runtime.decisions import Decisions
 from specmd_jax.runtime.demand import Asked, Moment
+from specmd_jax.runtime.experience import Expecting, Experience
 from specmd_jax.runtime.legs import Legs
 from specmd_jax.runtime.link import DirectLink, Link
 from specmd_jax.runtime.main_loop import LANES, MainLoop
@@ -51,6 +52,7 @@ class Staging:
     watchdog: Callable[[PrefetchLoop], Watching] = Watchdog
     pace: Pace = field(default_factory=RealTime)
     clock: Callable[[], float] = time.perf_counter
+    expecting: Callable[[Link, int, Callable[[], float]], Expecting] = Experience
     lanes: int = LANES  # demand loads on the link at a time
     hopes: bool = True  # whether passes may be dispatched whole
 
@@ -147,6 +149,7 @@ class OffloadedModel:
             self._watchdog,
             self._computing,
             staging.pace,
+            staging.expecting(self.link, self.store.shape[0], staging.clock),
             lanes=staging.lanes,
         )
         self.stalls_s: list[float] = []

@@ -41,9 +41,11 @@ class Link(Protocol):
 
     Attributes:
       busy_s: seconds it was in use so far.
+      transfers: for how many.
     """
 
     busy_s: float
+    transfers: int
 
     def send(self, expert: Packed) -> Transfer:
         """Begins a transfer, behind those that are under way."""
@@ -54,7 +56,7 @@ class DirectLink:
     """The device's own link: `device_put`, as fast as it is."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter):
-        self.busy_s = 0.0
+        self.busy_s, self.transfers = 0.0, 0
         self._clock = clock
         self._free_at = 0.0
 
@@ -66,6 +68,7 @@ class DirectLink:
         """Counts the time since a transfer was sent, or since the one before it landed."""
         now = self._clock()
         self.busy_s += now - max(sent_at, self._free_at)
+        self.transfers += 1
         self._free_at = now
 
 
@@ -104,7 +107,7 @@ class ThrottledLink:
                 f"a link of {bytes_per_s} bytes/s and {latency_s} s a transfer brings nothing: "
                 "give a positive rate"
             )
-        self.busy_s = 0.0
+        self.busy_s, self.transfers = 0.0, 0
         self._rate, self._latency_s = bytes_per_s, latency_s
         self._clock, self._sleep = clock, sleep
         self._free_at = 0.0
@@ -114,6 +117,7 @@ class ThrottledLink:
         takes = self._latency_s + expert.nbytes / self._rate
         self._free_at = max(self._free_at, self._clock()) + takes
         self.busy_s += takes
+        self.transfers += 1
         weights = carry(expert)
         return _Throttled(weights, self._free_at, self._clock, self._sleep)
 

@@ -15,6 +15,7 @@ from specmd_jax.models import DecoderConfig
 from specmd_jax.runtime.computing import Computing
 from specmd_jax.runtime.decisions import Decisions, Place
 from specmd_jax.runtime.demand import Moment, event_of
+from specmd_jax.runtime.experience import Expecting
 from specmd_jax.runtime.fates import meet_fates
 from specmd_jax.runtime.hits import Hits, found_from_start
 from specmd_jax.runtime.host_experts import HostExperts
@@ -58,6 +59,7 @@ class MainLoop:
         watchdog: Watching,
         computing: Computing,
         pace: Pace,
+        expecting: Expecting,
         *,
         lanes: int = LANES,
     ):
@@ -74,6 +76,7 @@ class MainLoop:
           watchdog: that prefetches.
           computing: of experts on the device.
           pace: is told of all that is computed.
+          expecting: of the link; asked if there is a guard.
           lanes: loads in transit at a time.
         """
         self.apart, self.rough = False, 0
@@ -86,6 +89,7 @@ class MainLoop:
         self._decisions, self._slots, self._store = decisions, slots, store
         self._link, self._watchdog, self._lanes = link, watchdog, lanes
         self._computing, self._pace = computing, pace
+        self._expecting = expecting if strategy.guard else None
         self._host = HostExperts(config.activation, store)
 
     def serve(self, walk: Walk, message: Int[np.ndarray, "1 T M"], moment: Moment) -> None:
@@ -101,6 +105,8 @@ class MainLoop:
           WatchdogFailed: prefetching failed.
         """
         flight = self._watchdog.hold()
+        if self._expecting is not None:
+            self._expecting.at_gate(moment, self._computing.stall_s)
         ids = self._form.ids(message)
         if flight is None and self._nothing_wanted and self._found(ids, walk.layer):
             self._computing.go_held(walk)
@@ -143,6 +149,8 @@ class MainLoop:
           messages: of all of them.
           moment: of the first.
         """
+        if self._expecting is not None:
+            self._expecting.look_away()
         if self.holds_all:
             self._hits.note(messages, moment)
             return len(messages)
@@ -203,7 +211,10 @@ class MainLoop:
 
     def _decide(self, event: Event, flight: Place | None) -> Decision:
         """Has an event decided, and those that leave the cache out of their slots."""
-        decision = self._decisions.serve(event, flight)
+        outlook = None
+        if self._expecting is not None:
+            outlook = self._expecting.outlook(self._sure_work(event, flight))
+        decision = self._decisions.serve(event, flight, outlook)
         self._slots.hold(np.asarray(decision.resident))
         return decision
 
@@ -246,6 +257,8 @@ class MainLoop:
         while loads:
             expert, last = loads.expert, joined and loads.last
             row = self._computing.stall(walk, loads.wait, late=bool(work.late[expert]))
+            if loads.last and self._expecting is not None:
+                self._expecting.served()
             arrived = work, expert, row, not streamed[expert]
             if last:
                 self._computing.go_last(walk, *arrived)

@@ -17,8 +17,10 @@ from jaxtyping import Array, Bool, Int, Int8
 from specmd_jax.cache import Served, Setting
 from specmd_jax.compiling import quick_jit
 from specmd_jax.counting import Counts
+from specmd_jax.guard import Outlook
 from specmd_jax.runtime.wire import Wire
-from specmd_jax.simulate import Replay, Service, begin_pass, serve_event, serve_hits
+from specmd_jax.simulate import Service, begin_pass, serve_event, serve_hits
+from specmd_jax.state import Replay
 from specmd_jax.static import Static
 from specmd_jax.strategy import Strategy, StrategyParams
 from specmd_jax.timeline import NOTHING, Costs, Link, PassCosts
@@ -54,6 +56,7 @@ class Question(NamedTuple):
     flight: Flight
     row: Int[Array | np.ndarray, ""]  # of the state before it
     starts: Int[Array | np.ndarray, ""]  # prefetches begun since the gate, at least
+    outlook: Outlook | None  # for the guard
 
 
 class Hits(NamedTuple):
@@ -177,7 +180,7 @@ def _step(program: Program, fixed: Fixed, state: Replay, asked: Question) -> tup
     busy = jnp.where(flight.layer == NOTHING, 0, REMAINING_TICKS)
     state = _begun(state, event)._replace(link=Link(flight, busy))
     costs, pass_costs = _window(fixed.units, jnp.asarray(asked.starts))
-    state, service = serve_event(setting, costs, pass_costs, state, event)
+    state, service = serve_event(setting, costs, pass_costs, state, event, asked.outlook)
     return state._replace(counts=_add(state.counts, service.counts, event.layer)), service
 
 

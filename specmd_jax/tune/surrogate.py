@@ -24,8 +24,9 @@ from specmd_jax.cache import Setting
 from specmd_jax.eviction import EVICTIONS
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.policy import NEXT_USE
-from specmd_jax.simulate import Replay, begin, begin_pass, serve_event
+from specmd_jax.simulate import begin, begin_pass, serve_event
 from specmd_jax.sizing import copies_of, find_model, free_device_bytes, parse_capacity
+from specmd_jax.state import Replay
 from specmd_jax.strategy import Strategy, StrategyParams
 from specmd_jax.study import Setup
 from specmd_jax.traces import Trace

@@ -59,6 +59,8 @@ def trace() -> Trace:
         ("12", {"prefetch": "transition", "lookahead": 2}),
         ("10", {"prefetch": "previous", "eviction": "fld"}),
         ("14", {"prefetch": "next-gate", "lookahead": 2, "eviction": "fld-cyclic"}),
+        ("10", {"prefetch": "previous", "guard": True}),
+        ("14", {"prefetch": "next-gate", "lookahead": 2, "guard": True}),
     ],
 )
 @pytest.mark.parametrize("rho", [0.13, 0.6, 4.0])

@@ -5,10 +5,13 @@ than being a thread, what it has begun in the meantime.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
+from specmd_jax.guard import Outlook
+from specmd_jax.runtime.demand import Moment
 from specmd_jax.runtime.engine import Staging
 from specmd_jax.runtime.link import ThrottledLink
 from specmd_jax.runtime.prefetch_loop import Prefetched, PrefetchLoop
@@ -46,22 +49,24 @@ class VirtualPace:
     def __init__(self, costs: Costs, num_layers: int, clock: Clock):
         self._costs, self._num_layers, self._clock = costs, num_layers, clock
         self.passes: list[float] = []  # ticks of each
-        self._number = -1
+        self.number = -1
 
     def begin_pass(self, tokens: int) -> None:
-        self._number += 1
+        self.number += 1
         self._begun, self._layer = self._clock.now, 0
 
     def attend(self) -> None:
-        self._clock.sleep(int(self._costs.attention[self._number]))
+        self._clock.sleep(int(self._costs.attention[self.number]))
         self._gate = self._clock.now
 
     def compute(self, work: Work, experts: np.ndarray) -> None:
-        costs = self._costs
-        for expert in np.flatnonzero(experts):
-            tokens = 1 if work.stand_in[expert] else int(work.event.routed[expert])
-            arithmetic = tokens * int(costs.expert_per_1024) >> 10
-            self._clock.sleep(max(int(costs.expert_memory[work.tier[expert]]), arithmetic))
+        for expert in np.flatnonzero(experts).tolist():
+            self._clock.sleep(self.ticks(work, expert))
+
+    def ticks(self, work: Work, expert: int) -> int:
+        tokens = 1 if work.stand_in[expert] else int(work.event.routed[expert])
+        arithmetic = tokens * int(self._costs.expert_per_1024) >> 10
+        return max(int(self._costs.expert_memory[work.tier[expert]]), arithmetic)
 
     def compute_held(self, work: Callable[[], Work]) -> None:
         self.compute(work(), work().held)
@@ -73,11 +78,15 @@ class VirtualPace:
             arithmetic = int(work.event.routed[expert]) * int(self._costs.host_per_1024) >> 10
             ticks += max(int(self._costs.host_memory), arithmetic)
         self._clock.now = max(self._clock.now, self._gate + ticks)
-        self._clock.sleep(int(self._costs.shared[self._number]))
+        self._clock.sleep(int(self._costs.shared[self.number]))
         self._layer += 1
 
+    @property
+    def now(self) -> float:
+        return self._clock.now
+
     def end_pass(self) -> None:
-        self._clock.sleep(int(self._costs.head[self._number]))
+        self._clock.sleep(int(self._costs.head[self.number]))
         self.passes.append(self._clock.now - self._begun)
 
 
@@ -122,6 +131,33 @@ class PunctualWatchdog:
         self.hold()
 
 
+class Foreknowledge:
+    """Expects of the link what the costs of a replay will make come."""
+
+    def __init__(self, costs: Costs, num_layers: int, pace: VirtualPace, link: TickingLink):
+        self._costs, self._num_layers, self._pace, self._link = costs, num_layers, pace, link
+
+    def at_gate(self, moment: Moment, stalled: float) -> None:
+        self._now = self._pace.now
+
+    def served(self) -> None: ...
+
+    def look_away(self) -> None: ...
+
+    def outlook(self, work: Work) -> Outlook:
+        costs, number, load = self._costs, self._pace.number, int(self._costs.load[0, 0])
+        free = max(self._link.free_at - self._now, 0)
+        busy = free - load * int(work.loaded.sum())  # the loads are on the link by now
+        done = sum(self._pace.ticks(work, one) for one in np.flatnonzero(work.held).tolist())
+        for one in [*np.flatnonzero(work.late).tolist(), *np.flatnonzero(work.loaded).tolist()]:
+            busy += load * int(work.loaded[one])
+            done = max(done, busy) + self._pace.ticks(work, one)
+        last = int(work.event.layer) == self._num_layers - 1
+        after = int(costs.shared[number]) + (int(costs.head[number]) if last else 0)
+        window = done + after + int(costs.attention[number + last])
+        return Outlook(np.asarray(window - free, np.int32), np.asarray(load, np.int32))
+
+
 class _Claim:
     """A copy that arrives at its time."""
 
@@ -142,4 +178,7 @@ def stage(costs: Costs, num_layers: int, nbytes: int) -> tuple[Staging, TickingL
     def watchdog(prefetch: PrefetchLoop) -> PunctualWatchdog:
         return PunctualWatchdog(prefetch, link, clock)
 
-    return Staging(watchdog, pace, clock, lanes=1 << 20, hopes=False), link, pace
+    def expecting(*_: Any) -> Foreknowledge:
+        return Foreknowledge(costs, num_layers, pace, link)
+
+    return Staging(watchdog, pace, clock, expecting, lanes=1 << 20, hopes=False), link, pace

@@ -1,0 +1,91 @@
+"""What a step does ahead of its event, once the demand is served.
+
+The prefetch loop names experts, the guard weighs them, the watchdog starts what there is time for.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from specmd_jax import guard
+from specmd_jax.arrays import row, total
+from specmd_jax.cache import Arrived, Setting, prefetch, rank
+from specmd_jax.state import Replay
+from specmd_jax.timeline import Costs, LayerTime, Link, after_target, startable
+from specmd_jax.types import ABSENT, Event, Flight, State
+
+NO_LIMIT = 1 << 30
+
+
+class Naming(NamedTuple):
+    """What is known when prefetches are named; None where there is no time."""
+
+    costs: Costs | None
+    flight: Flight | None
+    link: Link  # at the gate
+    time: LayerTime | None
+    window: Int[Array, ""] | None  # ticks until the next gate
+    outlook: guard.Outlook | None  # told; None: by `costs`
+
+
+def speculate(
+    setting: Setting, state: Replay, event: Event, now: Naming
+) -> tuple[Replay, list[Arrived]]:
+    """The prefetch loop names; the watchdog starts what there is room and time for."""
+    strategy, arrivals, link, outlook = setting.strategy, [], now.link, now.outlook
+    link_free = jnp.int32(0) if now.time is None else now.time.link_free
+    targets = _name(setting, state.prefetch, event) if strategy.prefetches else []
+    score = rank(setting, state.cache, state.eviction, event) if targets else None
+    if strategy.guard:
+        state = state._replace(guard=guard.learn(state.guard, event))
+    for ahead, (layer, _) in enumerate(targets, start=1):
+        load, limit, expected = jnp.int32(0), NO_LIMIT, outlook
+        if now.costs is not None and now.window is not None:
+            load = now.costs.load[layer, -1 if strategy.miss.prefetch_last_tier else 0]
+            limit = startable(link_free, now.window, load)
+            expected = outlook or guard.Outlook(now.window - link_free, load)
+        if strategy.guard:
+            state, targets = _guarded(setting, state, targets, ahead, expected)
+        cache, eviction_state, arrived = prefetch(
+            setting, state.cache, state.eviction, event, now.flight, targets, ahead, limit, score
+        )
+        state = state._replace(cache=cache, eviction=eviction_state)
+        arrivals.append(arrived)
+        link, link_free = after_target(link, link_free, layer, arrived, load)
+        outlook = outlook and outlook.after(total(arrived.started))
+    if now.window is not None:
+        state = state._replace(link=Link(link.flight, link_free - now.window))
+    return state, arrivals
+
+
+def _guarded(
+    setting: Setting,
+    state: Replay,
+    targets: list[tuple[Int[Array, ""], Int[Array, " N"]]],
+    ahead: int,
+    outlook: guard.Outlook | None,
+) -> tuple[Replay, list[tuple[Int[Array, ""], Int[Array, " N"]]]]:
+    """Takes from one target's names the absent experts that are not worth their transfer."""
+    layer, priority = targets[ahead - 1]
+    queued = (priority > 0) & (row(state.cache.tier, layer) == ABSENT)
+    allowed, learned = guard.allow(
+        setting.params.guard, state.guard, layer, ahead, queued, priority, outlook
+    )
+    kept = jnp.where(queued & ~allowed, 0, priority)
+    targets = [*targets[: ahead - 1], (layer, kept), *targets[ahead:]]
+    return state._replace(guard=learned), targets
+
+
+def _name(
+    setting: Setting, prefetch_state: State, event: Event
+) -> list[tuple[Int[Array, ""], Int[Array, " N"]]]:
+    """Returns each target layer, nearest first, with the priorities of its experts."""
+    strategy, targets = setting.strategy, []
+    for ahead in range(1, strategy.lookahead + 1):
+        layer = (event.layer + ahead) % setting.shape.num_layers
+        priority = strategy.prefetch.name(
+            setting.params.prefetch, prefetch_state, event, layer, ahead
+        )
+        targets.append((layer, jnp.where(event.valid, priority, 0)))
+    return targets
