@@ -8,9 +8,10 @@ import numpy as np
 from specmd_jax.choice import Choice, make_setup
 from specmd_jax.metrics import count_summary
 from specmd_jax.models import Checkpoint, ResidentModel, generate
-from specmd_jax.runtime.engine import OffloadedModel, Staging
+from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.measured import follow, warm_up
 from specmd_jax.runtime.offloading import Offloading
+from specmd_jax.runtime.staging import Staging
 
 PROMPT_TOKENS = 32
 TOKENS = 48

@@ -8,10 +8,10 @@ from specmd_jax.choice import Choice, make_setup
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.models import open_model, open_tokenizer
 from specmd_jax.models.library import BUNDLED
-from specmd_jax.runtime.engine import Staging
 from specmd_jax.runtime.link import ThrottledLink
 from specmd_jax.runtime.measured import follow, summarise_run, warm_up
 from specmd_jax.runtime.offloading import Offloading
+from specmd_jax.runtime.staging import Staging
 from specmd_jax.study import Setup
 
 PROMPT = "The old man went down to the river in the evening, and"

@@ -5,11 +5,6 @@ all it asked for, the next one is dispatched whole, and goes layer by layer from
 does not.
 """
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,36 +20,22 @@ from specmd_jax.policy import LOGITS, PREDICTED, PROBS
 from specmd_jax.runtime.budget import make_budget
 from specmd_jax.runtime.computing import Computing
 from specmd_jax.runtime.decisions import Decisions
-from specmd_jax.runtime.demand import Asked, Moment
-from specmd_jax.runtime.experience import Expecting, Experience
+from specmd_jax.runtime.demand import Moment
 from specmd_jax.runtime.legs import Legs
 from specmd_jax.runtime.link import DirectLink, Link
-from specmd_jax.runtime.main_loop import LANES, MainLoop
+from specmd_jax.runtime.main_loop import MainLoop
 from specmd_jax.runtime.memory import Memory
 from specmd_jax.runtime.message import Form, Messages
-from specmd_jax.runtime.pace import Pace, RealTime
 from specmd_jax.runtime.prefetch_loop import PrefetchLoop
 from specmd_jax.runtime.recorder import Recorder
-from specmd_jax.runtime.seen import Seen, Wanted
+from specmd_jax.runtime.seen import Wanted, seen_of
 from specmd_jax.runtime.slots import Slots
+from specmd_jax.runtime.staging import Staging
 from specmd_jax.runtime.store import ExpertStore, device_sharding
 from specmd_jax.runtime.walk import Walk
-from specmd_jax.runtime.watchdog import Watchdog, Watching
 from specmd_jax.runtime.whole_pass import Hoped, run_whole
 from specmd_jax.study import Answer, Setup
 from specmd_kernels import Implementation
-
-
-@dataclass(frozen=True)
-class Staging:
-    """The time in which a run takes place."""
-
-    watchdog: Callable[[PrefetchLoop], Watching] = Watchdog
-    pace: Pace = field(default_factory=RealTime)
-    clock: Callable[[], float] = time.perf_counter
-    expecting: Callable[[Link, int, Callable[[], float]], Expecting] = Experience
-    lanes: int = LANES  # demand loads on the link at a time
-    hopes: bool = True  # whether passes may be dispatched whole
 
 
 class OffloadedModel:
@@ -295,7 +276,7 @@ class OffloadedModel:
     def _record(self, heard: list[Messages]) -> None:
         if self.recorder is not None:
             asked = self._form.read(np.concatenate(jax.device_get(heard)))
-            self.recorder.add(_seen(asked, self.recorder.wanted))
+            self.recorder.add(seen_of(asked, self.recorder.wanted))
 
 
 def _committed(decoder: Decoder) -> Decoder:
@@ -306,22 +287,3 @@ def _committed(decoder: Decoder) -> Decoder:
     """
     graph, state = nnx.split(decoder)
     return nnx.merge(graph, jax.device_put(state, device_sharding()))
-
-
-def _seen(asked: Asked, wanted: Wanted) -> Seen:
-    """Returns what a recorder wants of a pass."""
-    predicted = None
-    if wanted.lookahead:
-        assert asked.predicted is not None
-        predicted = asked.predicted[:, :, : wanted.lookahead].swapaxes(0, 1)
-    logits = None
-    if wanted.scores:
-        assert asked.logits is not None
-        logits = asked.logits.swapaxes(0, 1)
-    ids, weights = asked.ids.astype(np.int16), asked.weights
-    return Seen(ids.swapaxes(0, 1), weights.swapaxes(0, 1), logits, predicted)
-
-
-def drained(hopes: bool = True) -> Staging:
-    """Returns a time in which every prefetch lands before the next gate."""
-    return Staging(watchdog=partial(Watchdog, drained=True), hopes=hopes)

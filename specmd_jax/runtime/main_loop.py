@@ -1,6 +1,6 @@
 """The main loop of the paper's Figure 2: what happens between a gate and the next layer.
 
-Hits are computed while misses load, each miss as soon as it is there. At most `LANES` loads are
+Hits are computed while misses load, each miss as soon as it is there. At most `lanes` loads are
 under way at a time, so that what is in transit is bounded, too.
 """
 
@@ -36,8 +36,6 @@ from specmd_jax.types import Event
 
 Result = TypeVar("Result")
 
-LANES = 2  # demand loads in transit: one arrives while the other is computed
-
 
 class MainLoop:
     """Serves gates.
@@ -61,7 +59,7 @@ class MainLoop:
         pace: Pace,
         expecting: Expecting,
         *,
-        lanes: int = LANES,
+        lanes: int,
     ):
         """Takes what it works with.
 
@@ -252,24 +250,39 @@ class MainLoop:
         self._computing.held(walk, work)
         decision = decision or decide()
         self._note(work, decision)
-        streamed = np.asarray(decision.streamed)
         joined = self._one_tier and hosted is None and not (self.apart or work.event.prefill)
-        while loads:
-            expert, last = loads.expert, joined and loads.last
-            row = self._computing.stall(walk, loads.wait, late=bool(work.late[expert]))
-            if loads.last and self._expecting is not None:
-                self._expecting.served()
-            arrived = work, expert, row, not streamed[expert]
-            if last:
-                self._computing.go_last(walk, *arrived)
-                return
-            self._computing.arriving(walk, *arrived)
-            loads.go_on()
+        if self._stream(walk, work, loads, np.asarray(decision.streamed), joined):
+            return
         self._pace.layer_done(work)
         if self.apart:
             self._computing.rehearse(walk)
         blocks = self._host.merge(walk.blocks, hosted)
         walk.go(combine_now(blocks, walk.gate.weights))
+
+    def _stream(
+        self, walk: Walk, work: Work, loads: Loads, streamed: Bool[np.ndarray, " N"], joined: bool
+    ) -> bool:
+        """Computes experts as they arrive; returns whether the walk has gone on with the last.
+
+        Args:
+          walk: which is at the gate of the layer.
+          work: of the layer.
+          loads: on their way.
+          streamed: which are not retained.
+          joined: whether what follows the last is computed with it.
+        """
+        while loads:
+            expert, last = loads.expert, loads.last
+            row = self._computing.stall(walk, loads.wait, late=bool(work.late[expert]))
+            if last and self._expecting is not None:
+                self._expecting.served()
+            arrived = work, expert, row, not streamed[expert]
+            if last and joined:
+                self._computing.go_last(walk, *arrived)
+                return True
+            self._computing.arriving(walk, *arrived)
+            loads.go_on()
+        return False
 
     def _note(self, work: Work, decision: Decision) -> None:
         self.rough += not work.smooth or bool(decision.queued)

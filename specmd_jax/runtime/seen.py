@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from specmd_jax.models import Decoder, Gate
 from specmd_jax.models.decoder import MoeBlock
 from specmd_jax.models.router import affinities
+from specmd_jax.runtime.demand import Asked
 
 MAX_LOOKAHEAD = 3  # further ahead the hidden state says little
 
@@ -74,3 +75,16 @@ def ask_gate(block: MoeBlock, hidden: Float[Array, "T H"]) -> Float[Array, "T N"
     router = block.config.router
     bias = block.correction[...] if router.kind == "sigmoid" else None
     return affinities(block.gate(hidden), bias, router)
+
+
+def seen_of(asked: Asked, wanted: Wanted) -> Seen:
+    """Returns what a recorder wants of what the gates of a pass said."""
+    logits = predicted = None
+    if wanted.scores:
+        assert asked.logits is not None
+        logits = asked.logits.swapaxes(0, 1)
+    if wanted.lookahead:
+        assert asked.predicted is not None
+        predicted = asked.predicted[:, :, : wanted.lookahead].swapaxes(0, 1)
+    ids, weights = asked.ids.astype(np.int16), asked.weights
+    return Seen(ids.swapaxes(0, 1), weights.swapaxes(0, 1), logits, predicted)

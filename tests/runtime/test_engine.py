@@ -24,8 +24,8 @@ from runtime.offloaded import (
 from specmd_jax.errors import InputError
 from specmd_jax.metrics import count_summary
 from specmd_jax.models import ResidentModel
-from specmd_jax.runtime.engine import Staging, drained
 from specmd_jax.runtime.seen import Wanted
+from specmd_jax.runtime.staging import Staging, drained
 
 NEW = 6
 

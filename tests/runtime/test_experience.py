@@ -11,9 +11,9 @@ from runtime.virtual import Clock
 from specmd_jax.guard import GuardParams
 from specmd_jax.metrics import count_summary
 from specmd_jax.runtime.demand import Moment
-from specmd_jax.runtime.engine import drained
 from specmd_jax.runtime.experience import Experience
 from specmd_jax.runtime.link import ThrottledLink
+from specmd_jax.runtime.staging import drained
 from specmd_jax.runtime.work import Work
 
 MS = 1e-3

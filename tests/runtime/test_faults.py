@@ -13,10 +13,11 @@ from runtime.offloaded import ALL, CONFIG, PROMPTS, make_setup, offloaded, run
 from specmd_jax.errors import InputError
 from specmd_jax.models import generate
 from specmd_jax.runtime import slots as slots_module
-from specmd_jax.runtime.engine import OffloadedModel, Staging
+from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.link import ATTEMPTS, DirectLink, Transfer, TransferFailed
 from specmd_jax.runtime.measured import follow
 from specmd_jax.runtime.prefetch_loop import PrefetchLoop
+from specmd_jax.runtime.staging import Staging
 from specmd_jax.runtime.store import Packed
 from specmd_jax.runtime.watchdog import Watchdog, WatchdogFailed
 from specmd_jax.strategy import FAMILIES

@@ -10,7 +10,8 @@ from models.small import CONFIG, small_decoder
 from runtime.offloaded import ALL, DECODER, EXPERTS, PROMPTS, make_setup, offloaded, run
 from specmd_jax.models import ExpertWeights, ResidentModel, quantize, small_olmoe
 from specmd_jax.models.blocks import as_stack
-from specmd_jax.runtime.engine import OffloadedModel, Staging
+from specmd_jax.runtime.engine import OffloadedModel
+from specmd_jax.runtime.staging import Staging
 from specmd_jax.runtime.store import ExpertStore
 
 NEW = 3

@@ -20,8 +20,9 @@ from specmd_jax.models import resident, small_olmoe
 from specmd_jax.models.kv_cache import empty_cache
 from specmd_jax.models.programs import take_apart
 from specmd_jax.runtime.closed_loop import Exact
-from specmd_jax.runtime.engine import OffloadedModel, drained
+from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.quality import Quality, Reading, measure
+from specmd_jax.runtime.staging import drained
 from specmd_jax.runtime.store import AS_STORED, ExpertStore
 
 LENGTH, TEXTS = 10, 2

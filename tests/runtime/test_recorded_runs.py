@@ -6,8 +6,8 @@ import pytest
 
 from runtime.offloaded import AHEAD, ALL, LIVE, PROMPTS, make_setup, record
 from specmd_jax.metrics import count_summary
-from specmd_jax.runtime.engine import drained
 from specmd_jax.runtime.seen import Wanted
+from specmd_jax.runtime.staging import drained
 from specmd_jax.study import run as simulate
 
 NEW = 6

@@ -12,9 +12,9 @@ import numpy as np
 
 from specmd_jax.guard import Outlook
 from specmd_jax.runtime.demand import Moment
-from specmd_jax.runtime.engine import Staging
 from specmd_jax.runtime.link import ThrottledLink
 from specmd_jax.runtime.prefetch_loop import Prefetched, PrefetchLoop
+from specmd_jax.runtime.staging import Staging
 from specmd_jax.runtime.work import Work
 from specmd_jax.timeline import Costs
 
