@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import jax
@@ -11,13 +12,11 @@ from jaxtyping import Array, Bool
 
 from specmd_jax.models.config import Activation
 from specmd_jax.runtime.carry import carry
-from specmd_jax.runtime.memory import Memory
 from specmd_jax.runtime.pace import Pace
-from specmd_jax.runtime.slots import Pages, Slots
+from specmd_jax.runtime.slots import Slots
 from specmd_jax.runtime.store import ExpertStore
 from specmd_jax.runtime.walk import Walk
 from specmd_jax.runtime.waves import (
-    Blocks,
     How,
     Way,
     arrive_now,
@@ -25,7 +24,6 @@ from specmd_jax.runtime.waves import (
 )
 from specmd_jax.runtime.work import Work
 from specmd_jax.static import Static
-from specmd_jax.types import ABSENT
 from specmd_kernels import Implementation
 
 Result = TypeVar("Result")
@@ -101,19 +99,27 @@ class Computing:
           keep: whether it has a slot, to which it is written.
         """
         how = self.by[int(work.tier[expert])]
-
-        def run(memory: Memory | None, pages: Pages | None) -> tuple[Blocks, Memory | None]:
-            return arrive_now(how, walk.blocks, row, np.int32(expert), memory, pages)
-
-        walk.blocks = self._kept(walk.layer, expert, keep, run)
+        begin = how, walk.blocks, row, np.int32(expert)
+        if keep:
+            run = partial(arrive_now, *begin)
+            walk.blocks = self._slots.change(walk.layer, expert, run)
+        else:
+            walk.blocks, _ = arrive_now(*begin, None, None)
         jax.block_until_ready(walk.blocks.rows.out)  # what it arrived in is free for the next
         self._pace.compute(work, _alone(work, expert))
 
     def go_last(self, walk: Walk, work: Work, expert: int, row: Array, keep: bool) -> None:
-        """Computes the last expert of a layer to arrive, and what follows it; see `arriving`."""
+        """Computes the last expert of a layer to arrive, and what follows it; see `arriving`.
+
+        Only then is it written to its slot: the gate that follows does not wait for that, and the
+        program is one for slots of any number.
+        """
         self._pace.compute(work, _alone(work, expert))
         self._pace.layer_done(work)
-        self._go_last(walk, int(work.tier[expert]), expert, row, keep)
+        layer = walk.layer
+        walk.go_last(self.by[int(work.tier[expert])], row, np.int32(expert))
+        if keep:
+            self._slots.fill(layer, expert, row)
 
     def stall(self, walk: Walk, wait: Callable[[], Result], late: bool) -> Result:
         """Waits, and counts from when all that is there has been computed.
@@ -135,30 +141,9 @@ class Computing:
         """Has compiled what a layer comes to whose experts are in slots, all or all but one."""
         for tier in range(len(self.by)):
             self.go_held(_aside(walk), tier)
-        if len(self.by) > 1:
-            return
-        here = np.flatnonzero(self._slots.tier[walk.layer] != ABSENT).tolist()
-        for expert, keep in [(0, False), *((one, True) for one in here[:1])]:
-            row = carry(self._store[0, walk.layer, expert])  # what is kept is there already
-            self._go_last(_aside(walk), 0, expert, row, keep)
-
-    def _go_last(self, walk: Walk, tier: int, expert: int, row: Array, keep: bool) -> None:
-        def run(memory: Memory | None, pages: Pages | None) -> tuple[None, Memory | None]:
-            return None, walk.go_last(self.by[tier], row, np.int32(expert), memory, pages)
-
-        self._kept(walk.layer, expert, keep, run)
-
-    def _kept(
-        self,
-        layer: int,
-        expert: int,
-        keep: bool,
-        run: Callable[[Memory | None, Pages | None], tuple[Result, Memory | None]],
-    ) -> Result:
-        """Runs what computes an expert, and writes it to its slot if it is kept."""
-        if keep:
-            return self._slots.change(layer, expert, run)
-        return run(None, None)[0]
+        if len(self.by) == 1:
+            row = carry(self._store[0, walk.layer, 0])
+            _aside(walk).go_last(self.by[0], row, np.int32(0))
 
 
 def _alone(work: Work, expert: int) -> Bool[np.ndarray, " N"]:

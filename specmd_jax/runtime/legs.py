@@ -22,7 +22,15 @@ from specmd_jax.models.programs import Structure, take_apart
 from specmd_jax.runtime.memory import Memory
 from specmd_jax.runtime.message import Form
 from specmd_jax.runtime.seen import ask_gate
-from specmd_jax.runtime.waves import Blocks, How, arrive, combine, compute_rest, cut, lay_out
+from specmd_jax.runtime.waves import (
+    Blocks,
+    How,
+    combine,
+    compute_arrived,
+    compute_rest,
+    cut,
+    lay_out,
+)
 from specmd_jax.static import Static
 
 Pasts = tuple[Remembered, ...]
@@ -189,18 +197,12 @@ class Legs:
         blocks: Blocks,
         row: Shaped[Array, " P"],
         expert: Int[Array | np.ndarray, ""] | np.int32,
-        slots: Memory | None,
-        pages: Int[Array | np.ndarray, " pages"] | None,
         span: Span,
         pasts: Pasts,
-    ) -> tuple[Arrival, Memory | None]:
-        """Runs the leg after a gate of whose experts one is left, and that one with it.
-
-        It is written to its pages, if there are any; the memory of the slots is reused.
-        """
+    ) -> Arrival:
+        """Runs the leg after a gate of whose experts one is left, and that one with it."""
         both, weights = self._with(leg, how)
-        begin = stream, gate, blocks, row, expert
-        return _go_last(both, weights, *begin, slots, pages, span, pasts)
+        return _go_last(both, weights, stream, gate, blocks, row, expert, span, pasts)
 
     def _with(self, leg: int, how: How) -> tuple[Static[tuple[Leg, How]], LegWeights]:
         static, weights = self._legs[leg]
@@ -232,9 +234,9 @@ def _go_held(both, weights, stream, gate, blocks, slots, pages, due, span, pasts
     return leg.go(weights, stream, gate.hidden, out, span, pasts)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnames=("slots", "pasts"))
-def _go_last(both, weights, stream, gate, blocks, row, expert, slots, pages, span, pasts):
+@partial(jax.jit, static_argnums=0, donate_argnames="pasts")
+def _go_last(both, weights, stream, gate, blocks, row, expert, span, pasts):
     leg, how = both.value
-    blocks, slots = arrive(how.value, blocks, row, expert, slots, pages)
-    out = cut(combine(cut(blocks), gate.weights))
-    return leg.go(weights, stream, gate.hidden, out, span, pasts), slots
+    blocks = cut(compute_arrived(how.value, blocks, row, expert))
+    out = cut(combine(blocks, gate.weights))
+    return leg.go(weights, stream, gate.hidden, out, span, pasts)

@@ -106,18 +106,10 @@ class Walk:
         how: How,
         row: Shaped[Array, " P"],
         expert: Int[Array | np.ndarray, ""] | np.int32,
-        slots: Memory | None,
-        pages: Int[Array | np.ndarray, " pages"] | None,
-    ) -> Memory | None:
-        """Goes on with the one expert that was left: computed in the same program.
-
-        Returns:
-          The memory of the slots, which was reused, with the expert in its pages if it has any.
-        """
-        begin = self.at.stream, self.gate, self.blocks, row, expert, slots, pages
-        at, slots = self.legs.go_last(self.layer + 1, how, *begin, self.span, self._own)
-        self._arrive(at)
-        return slots
+    ) -> None:
+        """Goes on with the one expert that was left: computed in the same program."""
+        begin = self.at.stream, self.gate, self.blocks, row, expert
+        self._arrive(self.legs.go_last(self.layer + 1, how, *begin, self.span, self._own))
 
     def aside(self) -> "Walk":
         """Returns a walk from here with memory of its own: where it goes changes nothing here."""
