@@ -69,6 +69,7 @@ class Watchdog:
         self._closed = False
         self._flight: Prefetched | None = None
         self._claim: _Claim | None = None  # of the main loop on the flight
+        self._landed: Landed | None = None  # the flight, before anybody has taken it
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
 
@@ -94,9 +95,15 @@ class Watchdog:
         """See `Watching`."""
         with self._turn:
             self._check()
-            if self._flight is not None:
-                self._claim = _Claim(self._turn, self._check)
-            return self._claim
+            if self._flight is None:
+                return None
+            claim = _Claim(self._turn, self._check)
+            if self._landed is None:
+                self._claim = claim
+            else:
+                _, claim.row = self._landed
+                self._flight = self._landed = None
+            return claim
 
     def close(self) -> None:
         """See `Watching`."""
@@ -114,12 +121,9 @@ class Watchdog:
             raise WatchdogFailed(f"prefetching failed: {self._error}") from self._error
 
     def _run(self) -> None:
-        landed: Landed | None = None
         try:
-            while self._take_turn(landed):
-                assert self._flight is not None
-                landed = self._flight.place, self._flight.delivery.wait()
-                landed = self._hand_over(landed)
+            while (flight := self._take_turn()) is not None:
+                self._land(flight.place, flight.delivery.wait())
         except BaseException as error:
             with self._turn:
                 self._error = error
@@ -128,35 +132,36 @@ class Watchdog:
                 self._flight, self._released = None, False
                 self._turn.notify_all()
 
-    def _hand_over(self, landed: Landed) -> Landed | None:
-        """Gives the main loop what it has claimed; returns what nobody has."""
+    def _land(self, place: Place, row: Shaped[Array, " P"]) -> None:
+        """Gives the main loop what it has claimed; what it has not can still be claimed."""
         with self._turn:
             if self._claim is None:
-                return landed
-            _, self._claim.row = landed
+                self._landed = place, row
+                return
+            self._claim.row = row
             self._flight = self._claim = None
             self._turn.notify_all()
-        return None
 
-    def _take_turn(self, landed: Landed | None) -> bool:
-        """Starts what is next, as soon as there is something; False: the thread ends.
+    def _take_turn(self) -> Prefetched | None:
+        """Starts what is next, as soon as there is something; None: the thread ends.
 
         Only then is what has landed written to its slot, so that the link does not wait for that.
         """
         with self._turn:
             started = self._prefetch.start_next() if self._released else None
-            if landed is not None:
-                self._prefetch.fill(*landed)
+            if self._landed is not None:
+                self._prefetch.fill(*self._landed)
+                self._landed = None
             while started is None:
                 self._flight, self._released = None, False
                 self._turn.notify_all()
                 self._turn.wait_for(lambda: self._released or self._closed)
                 if self._closed:
-                    return False
+                    return None
                 started = self._prefetch.start_next()
             self._flight = started
             self._turn.notify_all()
-            return True
+            return started
 
 
 class _Claim:
