@@ -215,12 +215,12 @@ class OffloadedModel:
     def _go(self, walk: Walk) -> None:
         """Runs the legs that are left."""
         while walk.at.gate is not None:
-            self._serve(walk, self._choice(walk))
+            self._serve(walk, self._hear(walk))
         self._main.apart = False
         self._staging.pace.end_pass()
         self._record(walk.heard)
 
-    def _choice(self, walk: Walk) -> Int[np.ndarray, "1 T M"]:
+    def _hear(self, walk: Walk) -> Int[np.ndarray, "1 T M"]:
         """Waits for the gate where a walk stands, and returns its message."""
         return np.asarray(walk.at.message)  # the one wait of a layer
 

@@ -84,10 +84,10 @@ class ForcedModel(OffloadedModel):
         """Takes what the gates of the next pass shall choose."""
         self._rows = ids.astype(np.int32), weights.astype(np.float32)
 
-    def _choice(self, walk: Walk) -> Int[np.ndarray, "1 T M"]:
+    def _hear(self, walk: Walk) -> Int[np.ndarray, "1 T M"]:
         assert self._rows is not None
         ids, weights = (part[:, walk.layer] for part in self._rows)
-        super()._choice(walk)  # asks before it is told: a run would wait as long
+        super()._hear(walk)  # asks before it is told: a run would wait as long
         walk.choose(walk.gate._replace(ids=jnp.asarray(ids), weights=jnp.asarray(weights)))
         return dictated(ids, weights)
 
