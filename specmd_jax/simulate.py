@@ -221,8 +221,8 @@ def serve_event(
     state = state._replace(
         cache=cache, eviction=eviction_state, prefetch=prefetch_state, routing=routing_state
     )
-    moment = Naming(costs, flight, link, time, window, outlook)
-    state, arrivals = speculate(setting, state, event, moment)
+    now = Naming(link, costs, flight, time, window, outlook)
+    state, arrivals = speculate(setting, state, event, now)
     counts = count_event(setting, event, recorded, served, arrivals)
     return state, Service(event, served, tuple(arrivals), counts, times)
 
@@ -249,8 +249,7 @@ def serve_hits(
     state = state._replace(cache=cache, eviction=eviction_state, prefetch=prefetch_state)
     wanted, arrivals = jnp.bool_(False), []
     if names:
-        moment = Naming(None, None, idle_link(), None, None, None)
-        state, arrivals = speculate(setting, state, event, moment)
+        state, arrivals = speculate(setting, state, event, Naming(idle_link()))
         wanted = jnp.stack([one.queued.any() for one in arrivals]).any()
     return state, count_event(setting, event, event.used, served, arrivals), wanted
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 
 from specmd_jax import guard
 from specmd_jax.arrays import row, total
-from specmd_jax.cache import Arrived, Setting, prefetch, rank
+from specmd_jax.cache import Arrived, Setting, Targets, prefetch, rank
 from specmd_jax.state import Replay
 from specmd_jax.timeline import Costs, LayerTime, Link, after_target, startable
 from specmd_jax.types import ABSENT, Event, Flight, State
@@ -21,12 +21,12 @@ NO_LIMIT = 1 << 30
 class Naming(NamedTuple):
     """What is known when prefetches are named; None where there is no time."""
 
-    costs: Costs | None
-    flight: Flight | None
     link: Link  # at the gate
-    time: LayerTime | None
-    window: Int[Array, ""] | None  # ticks until the next gate
-    outlook: guard.Outlook | None  # told; None: by `costs`
+    costs: Costs | None = None
+    flight: Flight | None = None
+    time: LayerTime | None = None
+    window: Int[Array, ""] | None = None  # ticks until the next gate
+    outlook: guard.Outlook | None = None  # told; None: by `costs`
 
 
 def speculate(
@@ -62,10 +62,10 @@ def speculate(
 def _guarded(
     setting: Setting,
     state: Replay,
-    targets: list[tuple[Int[Array, ""], Int[Array, " N"]]],
+    targets: Targets,
     ahead: int,
     outlook: guard.Outlook | None,
-) -> tuple[Replay, list[tuple[Int[Array, ""], Int[Array, " N"]]]]:
+) -> tuple[Replay, Targets]:
     """Takes from one target's names the absent experts that are not worth their transfer."""
     layer, priority = targets[ahead - 1]
     queued = (priority > 0) & (row(state.cache.tier, layer) == ABSENT)
@@ -77,9 +77,7 @@ def _guarded(
     return state._replace(guard=learned), targets
 
 
-def _name(
-    setting: Setting, prefetch_state: State, event: Event
-) -> list[tuple[Int[Array, ""], Int[Array, " N"]]]:
+def _name(setting: Setting, prefetch_state: State, event: Event) -> Targets:
     """Returns each target layer, nearest first, with the priorities of its experts."""
     strategy, targets = setting.strategy, []
     for ahead in range(1, strategy.lookahead + 1):

@@ -14,9 +14,8 @@ SMALL_BYTES = 512 << 10  # the Python of `device_put` takes as long as copying s
 def carry(expert: Packed) -> Shaped[Array, " P"]:
     """Begins to copy an expert to the device, and returns it at once.
 
-    Where the device is a CPU, a compiled `device_put` copies a small
-    expert in a tenth of the time that `device_put` takes to begin. It would not return at once
-    from a large one.
+    Where the device is a CPU, a compiled `device_put` copies a small expert in a tenth of the time
+    that `device_put` itself takes to begin. From a large one it would not return at once.
     """
     copied = _copied()
     if copied is None or expert.nbytes > SMALL_BYTES:

@@ -16,12 +16,7 @@ from specmd_jax.runtime.pace import Pace
 from specmd_jax.runtime.slots import Slots
 from specmd_jax.runtime.store import ExpertStore
 from specmd_jax.runtime.walk import Walk
-from specmd_jax.runtime.waves import (
-    How,
-    Way,
-    arrive_now,
-    compute_held_now,
-)
+from specmd_jax.runtime.waves import How, Way, arrive_now, compute_held_now
 from specmd_jax.runtime.work import Work
 from specmd_jax.static import Static
 from specmd_kernels import Implementation

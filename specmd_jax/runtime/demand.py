@@ -38,8 +38,7 @@ def make_events(asked: Asked, moment: Moment, num_experts: int, reads: frozenset
     """Returns the events of layers that follow on each other, stacked, as numpy values.
 
     Args:
-      asked: by their gates; at least one token is no padding, and the same ones are
-        in all of them.
+      asked: by their gates; at least one token is no padding, and the same ones in all of them.
       moment: of the first gate.
       num_experts: of a layer.
       reads: `Strategy.reads`; of what is not in it nothing is worked out.

@@ -53,7 +53,7 @@ class Link(Protocol):
 
 
 class DirectLink:
-    """The device's own link: `device_put`, as fast as it is."""
+    """The device's own link, as fast as it is."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter):
         self.busy_s, self.transfers = 0.0, 0

@@ -21,9 +21,6 @@ class Prefetched(NamedTuple):
     delivery: Delivery
 
 
-Landed = tuple[Place, Shaped[Array, " P"]]
-
-
 class PrefetchLoop:
     """The prefetch queue, and what starting its first entry takes."""
 

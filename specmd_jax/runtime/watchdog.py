@@ -10,7 +10,7 @@ from jaxtyping import Array, Shaped
 
 from specmd_jax.runtime.decisions import Place
 from specmd_jax.runtime.link import Transfer
-from specmd_jax.runtime.prefetch_loop import Landed, Prefetched, PrefetchLoop
+from specmd_jax.runtime.prefetch_loop import Prefetched, PrefetchLoop
 
 
 class WatchdogFailed(RuntimeError):
@@ -69,7 +69,7 @@ class Watchdog:
         self._closed = False
         self._flight: Prefetched | None = None
         self._claim: _Claim | None = None  # of the main loop on the flight
-        self._landed: Landed | None = None  # the flight, before anybody has taken it
+        self._landed: Shaped[Array, " P"] | None = None  # the flight's, before anybody took it
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
 
@@ -101,7 +101,7 @@ class Watchdog:
             if self._landed is None:
                 self._claim = claim
             else:
-                _, claim.row = self._landed
+                claim.row = self._landed
                 self._flight = self._landed = None
             return claim
 
@@ -123,7 +123,7 @@ class Watchdog:
     def _run(self) -> None:
         try:
             while (flight := self._take_turn()) is not None:
-                self._land(flight.place, flight.delivery.wait())
+                self._land(flight.delivery.wait())
         except BaseException as error:
             with self._turn:
                 self._error = error
@@ -132,11 +132,11 @@ class Watchdog:
                 self._flight, self._released = None, False
                 self._turn.notify_all()
 
-    def _land(self, place: Place, row: Shaped[Array, " P"]) -> None:
+    def _land(self, row: Shaped[Array, " P"]) -> None:
         """Gives the main loop what it has claimed; what it has not can still be claimed."""
         with self._turn:
             if self._claim is None:
-                self._landed = place, row
+                self._landed = row
                 return
             self._claim.row = row
             self._flight = self._claim = None
@@ -149,8 +149,8 @@ class Watchdog:
         """
         with self._turn:
             started = self._prefetch.start_next() if self._released else None
-            if self._landed is not None:
-                self._prefetch.fill(*self._landed)
+            if self._flight is not None and self._landed is not None:
+                self._prefetch.fill(self._flight.place, self._landed)
                 self._landed = None
             while started is None:
                 self._flight, self._released = None, False

@@ -50,8 +50,8 @@ class Slow(Watchdog):
         super().__init__(queue)
         self.landed, self.go_on = threading.Event(), threading.Event()
 
-    def _land(self, place: Any, row: Any) -> None:
-        super()._land(place, row)
+    def _land(self, row: Any) -> None:
+        super()._land(row)
         self.landed.set()
         assert self.go_on.wait(PATIENCE_S)
 
