@@ -1,6 +1,6 @@
 """SIMULATED beside MEASURED: the bundled model, really offloaded over throttled links.
 
-    python experiments/runtime_runs.py run     # a quarter of an hour; goes on where it was stopped
+    python experiments/runtime_runs.py run     # ten minutes; goes on where it was stopped
     python experiments/runtime_runs.py draw    # seconds; reads what `run` wrote
 
 Each strategy is timed once on the machine's own link, which calibrates what computing takes under
@@ -9,17 +9,18 @@ runtime_runs.jsonl, machine.json, runtime_runs.md and runtime_runs.png.
 """
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import tyro
 from recordings import RESULTS, Rows, measured_on
+from runtime_costs import TICK_S, Costing, Own, PerPass, costing, costs_of, one_a_decision, shares
 from runtime_report import draw
 
-from specmd_jax.batch import Config, run_batch
+from specmd_jax.batch import Config, Tally, run_batch
 from specmd_jax.choice import Choice, make_setup
 from specmd_jax.hardware import HardwareProfile, write_profile
 from specmd_jax.models import open_model, open_tokenizer
@@ -32,12 +33,11 @@ from specmd_jax.runtime.recorder import Recorder
 from specmd_jax.runtime.seen import Wanted
 from specmd_jax.runtime.staging import Staging
 from specmd_jax.timeline import Costs
-from specmd_jax.traces import PREFILL, Trace
+from specmd_jax.traces import Trace
 
 PROMPT = "The old man went down to the river in the evening, and the children of the village"
 TOKENS = 24
-TURNS = 3  # of each calibration
-TICK_S = 1e-6
+TURNS = 3  # of each run
 LINKS = (25e6, 50e6, 100e6, 200e6, 400e6)
 CAPACITIES = ("5%", "15%", "40%")
 STRATEGIES = {
@@ -49,15 +49,21 @@ STRATEGIES = {
     "least-stale + next-gate": Choice(eviction="least-stale", prefetch="next-gate"),
     "least-stale + quantile": Choice(eviction="least-stale", prefetch="next-gate-quantile"),
 }
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What computing takes, in seconds."""
-
-    prefill_s: float  # a pass over the prompt, on the machine's own link
-    decode_s: float  # a pass of one token
-    expert_s: float  # one expert that has just arrived
+KEPT = (
+    "ttft_s",
+    "tpot_s",
+    "stall_s",
+    "stall_late_s",
+    "hit_rate",
+    "collisions",
+    "bytes_loaded",
+    "link_busy_share",
+    "seconds",
+    "tokens",
+    "prefetched",
+    "prefetch_used",
+    "prefetch_late",
+)
 
 
 class Bench:
@@ -68,12 +74,44 @@ class Bench:
         self.offloading = Offloading(checkpoint)
         self.prompt = [open_tokenizer(checkpoint).encode(PROMPT).ids]
         self.spec = checkpoint.config.spec
+        self.copy_bytes = self.offloading.store(("bf16",)).copy_bytes
         self.trace = self._record()
-        self.expert_s = self._expert()
+        self.common = self._common()
 
     def time(self, model: OffloadedModel) -> dict[str, Any]:
         """Returns one run from a cold cache."""
         model.reset()
+        return self._go(model)
+
+    def own(self, model: OffloadedModel) -> Own:
+        """Returns what passes take on the machine's own link."""
+        runs = [self.time(model) for _ in range(TURNS)]
+        return Own(fastest(runs), self._arrivals(model), self._decisions(model))
+
+    def costs(self, own: Own, link: float) -> Costs:
+        """Returns what everything takes on a throttled link, see `costs_of`."""
+        return costs_of(self.common, own, self.trace.num_passes, self.copy_bytes / link)
+
+    def replay(self, model: OffloadedModel, costs: Sequence[Costs]) -> list[Tally]:
+        """Returns what its strategy comes to on the routing of the prompt."""
+        setup, budget = model.setup, model.budget
+        configs = [Config(setup.params, budget.capacity.units, one) for one in costs]
+        return run_batch(self.trace, setup.strategy, configs, budget.copies.units)
+
+    def _decisions(self, model: OffloadedModel) -> PerPass:
+        """Returns at how many gates of a pass something is to decide."""
+        costs = one_a_decision(self.trace.num_passes, self.copy_bytes)
+        (tally,) = self.replay(model, [costs])
+        assert tally.times is not None
+        return PerPass(float(tally.times.ticks[0]), float(tally.times.ticks[1:].mean()))
+
+    def _arrivals(self, model: OffloadedModel) -> PerPass:
+        """Returns how many experts a pass loads on demand."""
+        model.reset()
+        loads = [model.answer.tally.counts.loads.sum() for _ in follow(model, self.prompt, TOKENS)]
+        return PerPass(float(loads[0]), float(np.mean(np.diff(loads))))
+
+    def _go(self, model: OffloadedModel) -> dict[str, Any]:
         *_, made = follow(model, self.prompt, TOKENS)
         return summarise_run(model, made)
 
@@ -91,45 +129,31 @@ class Bench:
         sizes = model.store.copy_bytes[:, 0]
         return recorder.trace(self.spec.num_experts, None, sizes)
 
-    def _expert(self) -> float:
-        """Returns what an expert takes that arrives: from runs of many misses and of none."""
-        exact = Staging(hopes=False)
-        found = []
-        for capacity in ("5%", "100%"):
-            model = self.offloading.model(make_setup(Choice(capacity=capacity)), staging=exact)
-            self.warm(model)
-            runs = [self.time(model) for _ in range(TURNS)]
-            tpot = min(run["tpot_s"] for run in runs)
-            found.append((tpot, _misses_a_token(runs[0], self.trace)))
-        (slow, many), (fast, few) = found
-        return max(slow - fast, 0.0) / (many - few)
+    def _common(self) -> Costing:
+        """Times passes, gate by gate, that find every expert in a slot, and such as find none."""
+        full, scant = self._exact("100%"), self._exact("5%")
+        self.time(full)  # loads them all
+        resident = fastest([self._go(full) for _ in range(TURNS)])
+        return costing(self.spec.num_moe_layers, resident, self.own(scant))
+
+    def _exact(self, capacity: str) -> OffloadedModel:
+        """Returns the model under LRU, which never goes through a pass as a whole."""
+        setup = make_setup(Choice(capacity=capacity))
+        model = self.offloading.model(setup, staging=Staging(hopes=False))
+        self.warm(model)
+        return model
 
 
-def _misses_a_token(run: dict[str, Any], trace: Trace) -> float:
-    """Returns the loads of a decode pass; every expert of the prompt is loaded before."""
-    prompt = trace.experts[trace.phase == PREFILL]
-    distinct = sum(len(np.unique(prompt[:, layer])) for layer in range(prompt.shape[1]))
-    return max(run["demand_loads"] - distinct, 0) / (TOKENS - 1)
-
-
-def calibrate(bench: Bench, model: OffloadedModel) -> Calibration:
-    """Returns what computing takes under a strategy: the fastest of some runs."""
-    runs = [bench.time(model) for _ in range(TURNS)]
+def fastest(runs: Rows) -> PerPass:
+    """Returns the shortest times of some runs, in seconds."""
     first, rest = (min(run[name] for run in runs) for name in ("ttft_s", "tpot_s"))
-    return Calibration(first, rest, bench.expert_s)
+    return PerPass(first, rest)
 
 
-def simulate(
-    bench: Bench, model: OffloadedModel, found: Calibration, links: tuple[float, ...]
-) -> list[dict[str, float]]:
-    """Returns TTFT and TPOT of a strategy on some links, SIMULATED from its calibration."""
-    setup, budget = model.setup, model.budget
-    configs = [
-        Config(setup.params, budget.capacity.units, _costs(bench, found, link)) for link in links
-    ]
-    tallies = run_batch(bench.trace, setup.strategy, configs, budget.copies.units)
+def simulate(bench: Bench, model: OffloadedModel, costs: list[Costs]) -> list[dict[str, float]]:
+    """Returns TTFT and TPOT of a strategy on some links, SIMULATED."""
     made = []
-    for tally in tallies:
+    for tally in bench.replay(model, costs):
         assert tally.times is not None
         seconds = np.asarray(tally.times.ticks) * TICK_S
         hits, accesses = tally.counts.hits.sum(), tally.counts.accesses.sum()
@@ -143,67 +167,19 @@ def simulate(
     return made
 
 
-def _costs(bench: Bench, found: Calibration, link: float) -> Costs:
-    """Returns costs that come to the calibration where loads take no time.
-
-    What is not the experts' own is attention's; each expert takes what one takes that arrives, or
-    less, where all of them together would take longer than the pass that was calibrated.
-    """
-    trace, layers = bench.trace, bench.spec.num_moe_layers
-    used = []
-    for step in range(trace.num_passes):
-        chosen = trace.experts[trace.step == step]
-        used.append(sum(len(np.unique(chosen[:, layer])) for layer in range(layers)) / layers)
-    whole = np.asarray([found.prefill_s, *[found.decode_s] * (len(used) - 1)]) / layers
-    expert_s = min(found.expert_s, float((whole / used).min()))
-    attention = whole - np.asarray(used) * expert_s
-
-    def ticks(seconds: Any) -> Any:
-        return jnp.asarray(np.rint(np.asarray(seconds) / TICK_S), jnp.int32)
-
-    nothing = np.zeros(trace.num_passes)
-    copies = bench.offloading.store(("bf16",)).copy_bytes
-    return Costs(
-        attention=ticks(attention),
-        shared=ticks(nothing),
-        head=ticks(nothing),
-        expert_memory=ticks([expert_s]),
-        expert_per_1024=ticks(0.0),
-        host_memory=ticks(0.0),
-        host_per_1024=ticks(0.0),
-        load=ticks(copies / link),
-        overlap=jnp.asarray(True),
-    )
-
-
 def measure(bench: Bench, name: str, capacity: str, links: tuple[float, ...]) -> Rows:
-    """Returns a row for each link of one strategy and capacity."""
+    """Returns a row for each link of one strategy and capacity: the medians of some runs."""
     setup = replace(make_setup(replace(STRATEGIES[name], capacity=capacity)), name=name)
     model = bench.offloading.model(setup)
     bench.warm(model)
-    found = calibrate(bench, model)
-    simulated = simulate(bench, model, found, links)
+    own = bench.own(model)
+    costs = [bench.costs(own, link) for link in links]
+    simulated = simulate(bench, model, costs)
     rows: Rows = []
     for link, said in zip(links, simulated, strict=True):
         model.link = ThrottledLink(link)
-        run = bench.time(model)
-        kept = (
-            "ttft_s",
-            "tpot_s",
-            "stall_s",
-            "stall_late_s",
-            "hit_rate",
-            "collisions",
-            "bytes_loaded",
-        )
-        kept += (
-            "link_busy_share",
-            "seconds",
-            "tokens",
-            "prefetched",
-            "prefetch_used",
-            "prefetch_late",
-        )
+        runs = [bench.time(model) for _ in range(TURNS)]
+        middle = {key: float(np.median([run[key] for run in runs])) for key in KEPT}
         rows.append(
             {
                 "strategy": name,
@@ -211,10 +187,13 @@ def measure(bench: Bench, name: str, capacity: str, links: tuple[float, ...]) ->
                 "precision": "fp32",
                 "context": 48,
                 "link_bytes_per_s": link,
-                **{key: run[key] for key in kept},
+                **middle,
                 **said,
-                "compute_ttft_s": found.prefill_s,
-                "compute_tpot_s": found.decode_s,
+                "compute_ttft_s": own.seconds.prefill,
+                "compute_tpot_s": own.seconds.decode,
+                "resident_tpot_s": bench.common.resident.decode,
+                "arrive_s": bench.common.arrive_s,
+                "decide_s": shares(bench.common, own)[1].decode,
                 "label": "MEASURED",
                 **measured_on(),
             }
@@ -224,33 +203,28 @@ def measure(bench: Bench, name: str, capacity: str, links: tuple[float, ...]) ->
 
 
 def machine(rows: Rows) -> HardwareProfile:
-    """Returns this machine as `specmd predict` takes it, by what computing took under strategies.
-
-    That is so much a layer and so much an expert that arrives, fitted over the strategies that load
-    on demand. Arriving experts are worked in one after the other, while the next is on the link: so
-    they bound the link's rate.
-    """
-    checkpoint = open_model(BUNDLED)
-    spec = checkpoint.config.spec
-    nbytes = int(Offloading(checkpoint).store(("bf16",)).copy_bytes[0, 0])
-    each = {(row["strategy"], row["capacity"]): row for row in rows if not row["prefetched"]}
-    layers = spec.num_moe_layers
-    work = [[layers, layers * spec.top_k * (1 - row["hit_rate"])] for row in each.values()]
-    took = [row["compute_tpot_s"] for row in each.values()]
-    (layer_s, load_s), *_ = np.linalg.lstsq(np.asarray(work), np.asarray(took))
+    """Returns this machine as `specmd predict` takes it, by what its runs on demand took."""
+    on_demand = [row for row in rows if not row["prefetched"]]
+    layers = open_model(BUNDLED).config.spec.num_moe_layers
+    layer_s, arrive_s, decide_s = (
+        float(np.median([row[name] for row in on_demand]))
+        for name in ("resident_tpot_s", "arrive_s", "decide_s")
+    )
     return HardwareProfile(
         name="the machine of runtime_runs",
         device_memory_bytes=4 << 30,
         hbm_bytes_per_s=10e9,
         peak_flops_per_s=50e9,
-        h2d_bytes_per_s=float(nbytes / load_s),
+        h2d_bytes_per_s=max(row["link_bytes_per_s"] for row in rows),
         h2d_latency_s=0.0,
         dispatch_s=0.0,
         host_flops_per_s=50e9,
         host_memory_bytes_per_s=10e9,
-        source="experiments/runtime_runs.py; layer_s and h2d_bytes_per_s are measured, the rest is "
-        "not used beside them",
-        layer_s=float(layer_s),
+        source="experiments/runtime_runs.py; layer_s, arrive_s and decide_s are measured, "
+        "h2d_bytes_per_s is the fastest of its links, the rest is not used beside them",
+        layer_s=layer_s / layers,
+        arrive_s=arrive_s,
+        decide_s=decide_s,
     )
 
 

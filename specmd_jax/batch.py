@@ -229,7 +229,8 @@ def _with_costs(batch: Config, axes: Config, start: int, length: int) -> Config:
         index = np.minimum(np.arange(start, start + length + 1), values.shape[-1] - 1)
         return values[index] if axis is None else values[:, index]
 
-    by_pass = {name: part(name) for name in ("attention", "shared", "head")}
+    names = ["attention", "shared", "head", *(["decide"] if batch.costs.decide is not None else [])]
+    by_pass = {name: part(name) for name in names}
     return batch._replace(costs=batch.costs._replace(**by_pass))
 
 

@@ -36,6 +36,8 @@ class HardwareProfile:
     source: str
     unified: bool = False  # host and device share the memory: an expert needs no copy
     layer_s: float | None = None  # measured time of a whole MoE layer, in place of the roofline
+    arrive_s: float = 0.0  # what an expert that arrives takes longer: a launch, a write to its slot
+    decide_s: float = 0.0  # of the host for a decision at a gate, beside the loads
 
     def __post_init__(self) -> None:
         for field in (
@@ -48,7 +50,7 @@ class HardwareProfile:
         ):
             if not getattr(self, field) > 0:
                 raise InputError(f"{self.name}: {field} must be positive: {getattr(self, field)}")
-        for field in ("h2d_latency_s", "dispatch_s", "layer_s"):
+        for field in ("h2d_latency_s", "dispatch_s", "layer_s", "arrive_s", "decide_s"):
             if (getattr(self, field) or 0.0) < 0:
                 raise InputError(f"{self.name}: {field} must not be negative")
 
@@ -86,7 +88,7 @@ def read_profile(path: Path) -> HardwareProfile:
     given = {name: value for name, value in values.items() if name in known}
     _check_types(path, given)
     rates = {field.name for field in fields(HardwareProfile) if field.type is float}
-    given |= {name: float(given[name]) for name in rates}
+    given |= {name: float(value) for name, value in given.items() if name in rates}
     return HardwareProfile(**given)
 
 
@@ -106,7 +108,7 @@ def write_profile(profile: HardwareProfile, path: Path, about: dict[str, Any]) -
 
 
 def _check_types(path: Path, given: dict[str, Any]) -> None:
-    optional = {"unified", "layer_s"}
+    optional = {"unified", "layer_s", "arrive_s", "decide_s"}
     for field in fields(HardwareProfile):
         if field.name not in given and field.name not in optional:
             raise InputError(f"{path} has no {field.name}: write it anew with specmd calibrate")

@@ -3,13 +3,14 @@
 No trace is replayed. The times of a layer's parts are those of `roofline`; what is added here is
 how they overlap, in expectation:
 
-  layer = attention + shared + E[max(n e, m l + e, l + m e)],   m ~ Binomial(n, 1 - hit rate)
+  layer = attention + shared + E[max(d + n e + m a, m l + e + a, l + m (e + a))]
+  m ~ Binomial(n, 1 - hit rate)
 
-for n experts demanded, e the time of one on the device and l that of one transfer: residents
-compute while the misses load one after another, and each runs as soon as it is there, the main
-loop of SpecMD's Figure 2 (docs/semantics.md, section 8). That misses are independent is this
-model's assumption; experiments/predict_error.py prices it. Everything is differentiable in the
-times and in the rates.
+for n experts demanded, e the time of one on the device, a what one takes longer that arrives, l a
+transfer and d a decision, if there is one to make: residents compute while the misses load one
+after another, and each runs as soon as it is there, the main loop of SpecMD's Figure 2
+(docs/semantics.md, section 8). That misses are independent is this model's assumption;
+experiments/predict_error.py prices it. Everything is differentiable in the times and in the rates.
 """
 
 from functools import partial
@@ -39,6 +40,8 @@ class PassParts(NamedTuple):
     expert_memory: Scalar  # reading one expert
     expert_token: Scalar  # arithmetic of one expert for one token
     load: Scalar  # one transfer to the device
+    arrive: Scalar = 0.0  # what an expert that arrives takes longer
+    decide: Scalar = 0.0  # of the host, beside the loads
 
 
 class Foresight(NamedTuple):
@@ -52,11 +55,26 @@ class Foresight(NamedTuple):
     precision: Scalar = 1.0  # of the absent experts named, the share that is used
 
 
+class Overheads(NamedTuple):
+    """What software takes, in seconds, beside computing and loading."""
+
+    arrive: Scalar = 0.0  # for an expert that arrives
+    decide: Scalar = 0.0  # for a decision, beside the loads
+    always: bool = False  # is there one to make where nothing is missing?
+
+    def deciding(self, experts: Scalar, missing: Scalar, most: int) -> Float[Array, ""]:
+        """Returns what decisions take of a layer, in expectation."""
+        if self.always:
+            return jnp.asarray(self.decide)
+        some = 1 - binomial(experts, missing, most)[0]
+        return self.decide * jnp.where(jnp.asarray(experts) > most, 1.0, some)
+
+
 class PassTime(NamedTuple):
     """Where the time of a pass goes, in seconds; the three shares add up to `total`."""
 
     total: Scalar
-    software: Scalar  # attention, router, dispatch, shared experts and head
+    software: Scalar  # attention, router, dispatch, shared experts, head, and deciding
     experts: Scalar  # computing the routed experts
     link: Scalar  # waiting for transfers
     loads: Scalar  # transfers on demand, of the whole pass
@@ -91,6 +109,8 @@ def pass_parts(
         roof.floor_s,
         roof.per_token_s,
         transfer_s(hardware, nbytes),
+        hardware.arrive_s,
+        hardware.decide_s,
     )
 
 
@@ -115,6 +135,7 @@ def pass_time(
     expert = jnp.maximum(parts.expert_memory, tokens_per_expert * parts.expert_token)
     missing = experts * (1 - hit_rate)
     fixed = parts.attention + parts.shared
+    software = Overheads(parts.arrive, parts.decide, foresight is not None)
     foresight = Foresight(0.0, 1.0) if foresight is None else foresight
     named = missing * foresight.recall / jnp.maximum(foresight.precision, _NEVER)
     load = jnp.maximum(parts.load, _NEVER)
@@ -122,7 +143,7 @@ def pass_time(
     def refine(_, guess: tuple[Array, Array]) -> tuple[Array, Array]:
         started, overrun = guess
         on_demand = missing - started * foresight.precision
-        end = served_s(experts, expert, parts.load, on_demand, overrun, most=most)
+        end = served_s(experts, expert, parts.load, on_demand, overrun, software, most=most)
         window = fixed + end - on_demand * load - overrun  # until the next gate, the link free
         # A transfer that begins before the next gate is not aborted: on average half of one more.
         started = (started + jnp.clip(window / load + 0.5, 0.0, named)) / 2
@@ -132,14 +153,16 @@ def pass_time(
     nothing = jnp.zeros(jnp.shape(missing))
     started, overrun = lax.fori_loop(0, ROUNDS, refine, (nothing, nothing))
     useful = started * foresight.precision
-    end = served_s(experts, expert, parts.load, missing - useful, overrun, most=most)
-    busy = experts * expert
+    on_demand = missing - useful
+    end = served_s(experts, expert, parts.load, on_demand, overrun, software, most=most)
+    busy = experts * expert + on_demand * parts.arrive
+    decided = software.deciding(experts, on_demand, most)
     return PassTime(
         num_layers * (fixed + end) + parts.head,
-        num_layers * fixed + parts.head,
+        num_layers * (fixed + decided) + parts.head,
         num_layers * busy,
-        num_layers * (end - busy),
-        num_layers * (missing - useful),
+        num_layers * (end - busy - decided),
+        num_layers * on_demand,
         num_layers * started,
     )
 
@@ -150,6 +173,7 @@ def served_s(
     load: Scalar,
     missing: Scalar,
     busy_link: Scalar = 0.0,
+    software: Overheads | None = None,
     *,
     most: int = 64,
 ) -> Float[Array, ""]:
@@ -158,15 +182,21 @@ def served_s(
     Args:
       missing: of the experts, how many must be loaded on average.
       busy_link: seconds until the link is free.
+      software: what it takes; None: no time.
       most: static bound on `experts`; above it the misses are taken at their mean.
     """
+    software = Overheads() if software is None else software
+    each = expert + software.arrive
+
+    def end(misses: Array) -> Array:
+        alone = software.decide + experts * expert + misses * software.arrive
+        last = busy_link + misses * load + each
+        return jnp.maximum(alone, jnp.maximum(last, busy_link + load + misses * each))
+
+    smooth = experts * expert + (software.decide if software.always else 0.0)
     count = jnp.arange(most + 1, dtype=jnp.float32)
-    late = busy_link + count * load + expert
-    ends = jnp.maximum(experts * expert, jnp.maximum(late, busy_link + load + count * expert))
-    ends = jnp.where(count == 0, experts * expert, ends)
-    at_mean = jnp.maximum(busy_link + missing * load + expert, busy_link + load + missing * expert)
-    at_mean = jnp.maximum(experts * expert, jnp.where(missing > 0, at_mean, 0.0))
-    few = jnp.sum(binomial(experts, missing, most) * ends)
+    few = jnp.sum(binomial(experts, missing, most) * jnp.where(count == 0, smooth, end(count)))
+    at_mean = jnp.where(jnp.asarray(missing) > 0, end(jnp.asarray(missing)), smooth)
     return jnp.where(jnp.asarray(experts) > most, at_mean, few)
 
 

@@ -73,7 +73,8 @@ def price(
     head = {count: head_s(spec, hardware, count) for count in set(sequences.tolist())}
     host_one = host_expert_s(spec, hardware, 1, precisions[0])
     host_many = host_expert_s(spec, hardware, 1 << 20, precisions[0]) / 1024
-    longest = max(attention.values()) + trace.num_experts * float(loads.max())
+    longest = max(attention.values()) + hardware.decide_s
+    longest += trace.num_experts * (float(loads.max()) + hardware.arrive_s)
     product = int(tokens.max()) * max(host_many, roofs[0].per_token_s * 1024)
     tick = _tick(max(longest, product))
 
@@ -90,6 +91,8 @@ def price(
         host_per_1024=ticks(host_many),
         load=ticks(loads),
         overlap=jnp.asarray(overlap),
+        arrive=ticks(hardware.arrive_s),
+        decide=ticks([hardware.decide_s] * trace.num_passes),
     )
     return Price(costs, tick)
 

@@ -121,8 +121,8 @@ def replay(
     pass_costs = None
     if costs is not None:
         following = jnp.concatenate([costs.attention[1:], costs.attention[-1:]])
-        by_pass = (costs.attention, following, costs.shared, costs.head)
-        pass_costs = PassCosts(*(values[:num_passes] for values in by_pass))
+        by_pass = PassCosts(costs.attention, following, costs.shared, costs.head, costs.decide)
+        pass_costs = jax.tree.map(lambda values: values[:num_passes], by_pass)
     steps = state.next_step + jnp.arange(num_passes, dtype=jnp.int32)
     one_pass = partial(_serve_pass, setting, costs)
     return jax.lax.scan(one_pass, state, (steps, events, pass_costs))
@@ -215,7 +215,7 @@ def serve_event(
     window, time, times = None, None, PassTimes(jnp.int32(0), jnp.int32(0))
     if costs is not None:
         assert pass_costs is not None
-        time = serve_time(costs, link, event, served)
+        time = serve_time(strategy, costs, pass_costs.decide, link, event, served)
         window, spent = next_gate(event.layer, setting.shape.num_layers, time, pass_costs)
         times = PassTimes(spent, time.stall)
     state = state._replace(

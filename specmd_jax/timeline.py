@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Int
 
 from specmd_jax.arrays import row, total
 from specmd_jax.cache import Arrived, Served
+from specmd_jax.strategy import Strategy
 from specmd_jax.types import Event, Flight
 
 
@@ -26,6 +27,9 @@ class Costs(NamedTuple):
     host_per_1024: Int[Array, ""]
     load: Int[Array, "L Q"]  # one transfer to the device, latency included
     overlap: Bool[Array, ""]  # do residents compute while misses load?
+    # What software takes besides; None: no time.
+    arrive: Int[Array, ""] | None = None  # longer, for an expert that arrives
+    decide: Int[Array, " P"] | None = None  # for a decision, on the host, beside the loads
 
 
 class PassCosts(NamedTuple):
@@ -35,6 +39,7 @@ class PassCosts(NamedTuple):
     next_attention: Int[Array, ""]  # of the pass that follows
     shared: Int[Array, ""]
     head: Int[Array, ""]
+    decide: Int[Array, ""] | None = None
 
 
 class Link(NamedTuple):
@@ -47,7 +52,7 @@ class Link(NamedTuple):
 class LayerTime(NamedTuple):
     done: Int[Array, ""]  # when the layer's experts, on the device and on the host, are computed
     stall: Int[Array, ""]  # of this, waiting for the link
-    link_free: Int[Array, ""]  # when the copy in flight and the demand loads have arrived
+    link_free: Int[Array, ""]  # when it can begin what is queued behind the demand loads
 
 
 NOTHING = -1
@@ -64,44 +69,73 @@ def at_gate(link: Link) -> Link:
     return Link(Flight(layer, link.flight.expert), jnp.maximum(link.busy, 0))
 
 
-def serve_time(costs: Costs, link: Link, event: Event, served: Served) -> LayerTime:
-    """The main loop: residents compute while misses load, each expert as soon as it is there."""
+def serve_time(
+    strategy: Strategy,
+    costs: Costs,
+    decide: Int[Array, ""] | None,
+    link: Link,
+    event: Event,
+    served: Served,
+) -> LayerTime:
+    """The main loop: residents compute while misses load, each expert as soon as it is there.
+
+    The loads are on their way while the host decides; residents wait for that.
+    """
     compute = _device_ticks(costs, event, served)
     arrives = served.late | served.loaded
     load = row(costs.load, event.layer)[jnp.maximum(served.tier, 0)]
     arrival = link.busy + jnp.cumsum(jnp.where(served.loaded, load, 0))
-    link_free = arrival[-1]
+    decided = _decided(strategy, decide, event, served)
+    link_free = jnp.maximum(arrival[-1], decided)
     arrival = jnp.where(served.late, link.busy, arrival)
     busy = total(compute)
     end = jnp.where(
         costs.overlap,
-        _overlapped_end(busy, compute, served, arrival),
-        jnp.max(jnp.where(arrives, arrival, 0)) + busy,
+        _overlapped_end(decided + busy, compute, served, arrival),
+        jnp.maximum(decided, jnp.max(jnp.where(arrives, arrival, 0))) + busy,
     )
-    host = total(_host_ticks(costs, event, served))
-    return LayerTime(jnp.maximum(end, host), end - busy, link_free)
+    host = decided + total(_host_ticks(costs, event, served))
+    return LayerTime(jnp.maximum(end, host), end - busy - decided, link_free)
+
+
+def _decided(
+    strategy: Strategy, decide: Int[Array, ""] | None, event: Event, served: Served
+) -> Int[Array, ""]:
+    """When the decision is made: nobody decides where all is found and nothing may be named."""
+    if decide is None:
+        return jnp.int32(0)
+    if strategy.prefetches:
+        return decide
+    return jnp.where((event.used & ~served.hit).any(), decide, 0)
 
 
 def _overlapped_end(
-    busy: Int[Array, ""],
+    alone: Int[Array, ""],
     compute: Int[Array, " N"],
     served: Served,
     arrival: Int[Array, " N"],
 ) -> Int[Array, ""]:
-    """When the last expert is done: for some arrival, all that follows ran without a gap."""
+    """When the last expert is done: for some arrival, all that follows ran without a gap.
+
+    Args:
+      alone: when all were done if none had to be waited for.
+    """
     waits = jnp.where(served.loaded, compute, 0)
     following = jnp.cumsum(waits[::-1])[::-1]  # this load's own compute and that of later ones
     late = jnp.where(served.late, compute, 0)  # the copy in flight lands before any load
     after = jnp.where(served.late, total(waits) + late, following)
     arrives = served.late | served.loaded
-    return jnp.maximum(busy, jnp.max(jnp.where(arrives, arrival + after, 0)))
+    return jnp.maximum(alone, jnp.max(jnp.where(arrives, arrival + after, 0)))
 
 
 def _device_ticks(costs: Costs, event: Event, served: Served) -> Int[Array, " N"]:
     tokens = jnp.where(served.plan.stand_in, 1, event.routed)
     arithmetic = (tokens * costs.expert_per_1024) >> 10
     memory = costs.expert_memory[jnp.maximum(served.tier, 0)]
-    return jnp.where(served.used, jnp.maximum(memory, arithmetic), 0)
+    ticks = jnp.maximum(memory, arithmetic)
+    if costs.arrive is not None:
+        ticks = ticks + jnp.where(served.late | served.loaded, costs.arrive, 0)
+    return jnp.where(served.used, ticks, 0)
 
 
 def _host_ticks(costs: Costs, event: Event, served: Served) -> Int[Array, " N"]:

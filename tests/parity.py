@@ -37,6 +37,7 @@ class Program:
     timed: bool = True
     cheapest_prefetch: bool = False
     bends: bool = False  # any routing policy but the standard one
+    ahead: bool = True  # any prefetcher, or else none
     touch_insert: bool = True
     touch_hit: bool = False
 
@@ -50,6 +51,9 @@ class Program:
             for name, policy in MISSES.items()
             if policy.prefetch_last_tier == self.cheapest_prefetch
         ]
+
+    def prefetches(self) -> list[str]:
+        return sorted(PREFETCHES) if self.ahead else ["none"]
 
     def routings(self) -> list[str]:
         return [name for name in ROUTINGS if (name != "standard") == self.bends]
@@ -93,8 +97,10 @@ def any_eviction(names: list[str]) -> Eviction:
     return Eviction(init, score, update, begin=begin_event, shield=shield, reads=ALL_READS)
 
 
-def any_prefetch() -> Prefetch:
-    members = list(PREFETCHES.values())
+def any_prefetch(names: list[str]) -> Prefetch:
+    members = [PREFETCHES[name] for name in names]
+    if names == ["none"]:
+        return members[0]
 
     def init(params, shape):
         return tuple(m.init(p, shape) for m, p in zip(members, params[1], strict=True))
@@ -147,7 +153,7 @@ def any_routing(names: list[str]) -> Routing:
 def compiled(program: Program):
     strategy = Strategy(
         any_eviction(program.evictions()),
-        any_prefetch(),
+        any_prefetch(program.prefetches()),
         any_miss(program.misses(), program.cheapest_prefetch),
         any_routing(program.routings()),
         scope=program.scope,
@@ -206,7 +212,7 @@ def _params(program: Program, config: oracle.Config) -> StrategyParams:
 
     return StrategyParams(
         choice(EVICTIONS, program.evictions(), config.eviction, config.eviction_params),
-        choice(PREFETCHES, PREFETCHES, config.prefetch, config.prefetch_params),
+        choice(PREFETCHES, program.prefetches(), config.prefetch, config.prefetch_params),
         choice(MISSES, program.misses(), config.miss, config.miss_params),
         choice(ROUTINGS, program.routings(), config.routing, config.routing_params),
     )

@@ -37,6 +37,16 @@ def test_the_shares_of_a_pass_add_up():
     assert float(time.loads) == pytest.approx(16 * 8 * 0.4)
 
 
+def test_deciding_hides_behind_loads_and_is_no_wait_for_the_link():
+    slow = PARTS._replace(decide=PARTS.load)
+    assert pass_time(slow, 16, 8.0, 0.0).total == pass_time(PARTS, 16, 8.0, 0.0).total
+    warm = pass_time(slow, 16, 8.0, 1.0, Foresight())
+    assert float(warm.link) == pytest.approx(0.0, abs=1e-6)
+    longer = float(warm.software - pass_time(PARTS, 16, 8.0, 1.0).software)
+    assert longer == pytest.approx(16 * PARTS.load, rel=1e-4)
+    assert pass_time(slow, 16, 8.0, 1.0).total == pass_time(PARTS, 16, 8.0, 1.0).total
+
+
 def test_all_hits_wait_for_nothing_and_all_misses_for_each_load():
     warm, cold = (pass_time(PARTS, 16, 8.0, rate) for rate in (1.0, 0.0))
     assert float(warm.link) == pytest.approx(0.0, abs=1e-9)
@@ -106,13 +116,17 @@ def test_a_batch_gains_less_than_its_size():
     assert 1 < batch_gain(SPEC, LAPTOP, "int4", 0.6, 8) < 8
 
 
-def test_given_the_hit_rate_it_is_within_a_twentieth_of_the_simulator():
+@pytest.mark.parametrize(("decide_s", "capacity"), [(0.0, "5%"), (2e-3, "5%"), (40e-3, "5%")])
+def test_given_the_hit_rate_it_is_within_a_twentieth_of_the_simulator(decide_s, capacity):
     trace = generate(SyntheticSpec(SPEC.shape, tokens=60), seed=3)
     strategy = make_strategy("lru", scope="layer")
-    setup = Setup(strategy, strategy.params, capacity="5%", precisions=("int4",), hardware=LAPTOP)
+    machine = replace(LAPTOP, decide_s=decide_s)
+    setup = Setup(
+        strategy, strategy.params, capacity=capacity, precisions=("int4",), hardware=machine
+    )
     (answer,) = run(trace, [setup], SPEC)
     summary = summarise_answer(trace, answer)
-    parts = pass_parts(SPEC, LAPTOP, "int4", context=1025)
+    parts = pass_parts(SPEC, machine, "int4", context=1025)
     estimate = pass_time(parts, 16, 8.0, summary["hit_rate"]).total
     assert float(estimate) == pytest.approx(summary["tpot_s"], rel=0.05)
 

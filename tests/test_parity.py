@@ -1,5 +1,6 @@
 """The simulator equals the oracle to the last count, for any combination of policies."""
 
+from dataclasses import replace
 from itertools import product
 
 import jax
@@ -23,9 +24,9 @@ from oracle.cases import (
     warm_start,
 )
 from oracle.clock import Window
+from oracle.data import Costs
 from parity import Program, expected, simulated
 
-from specmd_jax.prefetch import PREFETCHES
 from specmd_jax.timeline import startable
 
 SMALL = Shape(3, 6, 2, passes=12, tiers=1, lookahead=1, ahead=1)
@@ -37,6 +38,7 @@ PROGRAMS = [
     Program(SMALL, admission="bypass", timed=False, touch_insert=False),
     Program(SMALL, scope="layer", admission="bypass"),
     Program(SMALL, bends=True),
+    Program(SMALL, ahead=False),
     Program(WIDE),
     Program(WIDE, scope="layer", touch_insert=False),
     Program(WIDE, scope="layer", bends=True, timed=False),
@@ -53,7 +55,7 @@ def cases_for(draw, program: Program):
     shape = program.shape
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     eviction = draw(st.sampled_from(program.evictions()))
-    prefetch = draw(st.sampled_from(sorted(PREFETCHES)))
+    prefetch = draw(st.sampled_from(program.prefetches()))
     miss = draw(st.sampled_from(program.misses()))
     routing = draw(st.sampled_from(program.routings()))
     units = draw(unit_sizes(shape))
@@ -74,12 +76,19 @@ def cases_for(draw, program: Program):
         units=units,
         touch_on_prefetch_insert=program.touch_insert,
         touch_on_prefetch_hit=program.touch_hit,
-        costs=make_costs(shape, rng) if program.timed else None,
+        costs=_costs(program, rng, prefetch) if program.timed else None,
         initial=draw(
             st.sampled_from([None, warm_start(shape, rng, program.scope, capacity, units)])
         ),
     )
     return make_case(shape, rng, predictions=True, router=True), config
+
+
+def _costs(program: Program, rng: np.random.Generator, prefetch: str) -> Costs:
+    """Draws costs. A program that can prefetch decides at every gate, others where they miss."""
+    costs = make_costs(program.shape, rng)
+    idle = program.ahead and prefetch == "none"
+    return replace(costs, decide=[0] * program.shape.passes) if idle else costs
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: repr(PROGRAMS.index(program)))

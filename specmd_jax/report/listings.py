@@ -91,6 +91,8 @@ def hardware() -> Records:
             "link_bytes_per_s": None if profile.unified else profile.h2d_bytes_per_s,
             "latency_s": profile.h2d_latency_s,
             "layer_s": profile.layer_s,
+            "arrive_s": profile.arrive_s,
+            "decide_s": profile.decide_s,
             "source": profile.source,
         }
         for profile in HARDWARE.values()

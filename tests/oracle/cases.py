@@ -248,6 +248,8 @@ def make_costs(shape: Shape, rng: np.random.Generator) -> Costs:
         host_per_1024=int(rng.integers(0, 6000)),
         load=ticks(int(rng.choice([1, 4, 12])), shape.num_layers, shape.tiers),
         overlap=bool(rng.integers(2)),
+        arrive=int(rng.choice([0, 1, 3])),
+        decide=ticks(int(rng.choice([0, 1, 5])), shape.passes),
     )
 
 

@@ -15,13 +15,14 @@ class Service:
     loads: dict[int, int]  # streamed ones too, expert: tier
     tokens: dict[int, int]  # of every expert, also those on the host
     on_host: set[int]
+    decision: int | None  # the pass of it, if it takes one
 
 
 @dataclass
 class Timing:
     done: int  # the last of device and host
     stall: int
-    link_free: int  # the link has brought what was in flight and all loads
+    link_free: int  # the link has brought what was in flight and all loads, and has a queue
 
 
 @dataclass
@@ -55,15 +56,19 @@ class Clock:
     def serve(self, service: Service) -> Timing:
         arrivals = self._arrivals(service)
         compute = self._compute(service)
+        begin = self._decision(service)
         if self.costs.overlap:
-            end = sum(compute[expert] for expert in service.resident)
+            end = begin + sum(compute[expert] for expert in service.resident)
             for arrival, expert in sorted((at, expert) for expert, at in arrivals.items()):
                 end = max(end, arrival) + compute[expert]
         else:
-            end = max(arrivals.values(), default=0) + sum(compute.values())
+            end = max([begin, *arrivals.values()]) + sum(compute.values())
         link_free = self.busy + sum(self._load(service, expert) for expert in service.loads)
-        done = max(end, self._host(service))
-        return Timing(done=done, stall=end - sum(compute.values()), link_free=link_free)
+        return Timing(
+            done=max(end, begin + self._host(service)),
+            stall=end - sum(compute.values()) - begin,
+            link_free=max(link_free, begin),
+        )
 
     def next_gate(self, now: Event, done: int) -> int:
         """Returns w, when the next event's gate fires."""
@@ -100,8 +105,14 @@ class Clock:
                 self.costs.expert_memory[tier],
                 service.tokens[expert] * self.costs.expert_per_1024 >> 10,
             )
+            + (0 if expert in service.resident else self.costs.arrive)
             for expert, tier in tiers.items()
         }
+
+    def _decision(self, service: Service) -> int:
+        if service.decision is None or self.costs.decide is None:
+            return 0
+        return self.costs.decide[service.decision]
 
     def _host(self, service: Service) -> int:
         return sum(

@@ -38,6 +38,8 @@ class Costs:
     host_per_1024: int
     load: Grid  # [L][Q]
     overlap: bool
+    arrive: int = 0
+    decide: Grid | None = None  # [P]
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,7 @@ class Simulation:
                 loads=demand.fates.loads,
                 tokens=tokens,
                 on_host=demand.fates.on_host,
+                decision=now.step if demand.misses or self.config.prefetch != "none" else None,
             )
         )
         self.result.ticks[now.step] += self.clock.ticks_of(now, timing.done)
