@@ -131,7 +131,7 @@ class OffloadedModel:
             self._computing,
             staging.pace,
             staging.expecting(self.link, self.store.shape[0], staging.clock),
-            lanes=staging.lanes,
+            lanes=staging.lanes_of(max(packing.nbytes for packing in self.store.packings)),
         )
         self.stalls_s: list[float] = []
         self._begun: Bool[np.ndarray, " B"] = np.zeros(0, bool)

@@ -11,7 +11,10 @@ from specmd_jax.runtime.pace import Pace, RealTime
 from specmd_jax.runtime.prefetch_loop import PrefetchLoop
 from specmd_jax.runtime.watchdog import Watchdog, Watching
 
-LANES = 2  # demand loads in transit: one arrives while the other is computed
+# Demand loads in transit: one arrives while another is computed. Of small experts it takes more of
+# them for the link to stay busy while the host decides.
+FEWEST_LANES, MOST_LANES = 2, 4
+IN_TRANSIT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,14 @@ class Staging:
     pace: Pace = field(default_factory=RealTime)
     clock: Callable[[], float] = time.perf_counter
     expecting: Callable[[Link, int, Callable[[], float]], Expecting] = Experience
-    lanes: int = LANES  # demand loads on the link at a time
+    lanes: int | None = None  # demand loads on the link at a time; None: by their size
     hopes: bool = True  # whether passes may be dispatched whole
+
+    def lanes_of(self, nbytes: int) -> int:
+        """Returns how many demand loads there may be in transit, if an expert has so many bytes."""
+        if self.lanes is not None:
+            return self.lanes
+        return min(max(IN_TRANSIT_BYTES // nbytes, FEWEST_LANES), MOST_LANES)
 
 
 def drained(hopes: bool = True) -> Staging:
