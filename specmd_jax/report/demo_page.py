@@ -19,10 +19,11 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 3rem auto
 h1 { font-size: 1.7rem; margin-bottom: .3rem } h2 { font-size: 1.2rem; margin-top: 2.2rem }
 p.lead { color: #555; margin-top: 0 } img { max-width: 100% }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th { text-align: right; font-weight: 600; border-bottom: 2px solid #222; padding: .3rem .6rem }
-td { text-align: right; border-bottom: 1px solid #ddd; padding: .3rem .6rem }
-th:first-child, td:first-child { text-align: left } td.text { text-align: left; color: #555;
-  font-size: .85rem } .label { background: #009e73; color: #fff; font-size: .75rem; padding: .1rem
+th, td { text-align: right; white-space: nowrap; padding: .3rem .6rem }
+th { font-weight: 600; border-bottom: 2px solid #222 } td { border-bottom: 1px solid #ddd }
+th:first-child, td:first-child, th:last-child { text-align: left }
+td.text { text-align: left; white-space: normal; width: 100%; color: #555; font-size: .85rem }
+.label { background: #009e73; color: #fff; font-size: .75rem; padding: .1rem
   .5rem; border-radius: .3rem; vertical-align: middle } b.differs { color: #b35900 }
 """
 
