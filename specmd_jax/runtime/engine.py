@@ -21,6 +21,7 @@ from specmd_jax.runtime.budget import make_budget
 from specmd_jax.runtime.computing import Computing
 from specmd_jax.runtime.decisions import Decisions
 from specmd_jax.runtime.demand import Moment
+from specmd_jax.runtime.expert_cache import ExpertCache
 from specmd_jax.runtime.legs import Legs
 from specmd_jax.runtime.link import DirectLink, Link
 from specmd_jax.runtime.main_loop import MainLoop
@@ -112,8 +113,9 @@ class OffloadedModel:
         self.close()
         self._decisions.reset()
         slots = Slots(self.budget.num_pages, self.store.shape, self.store.packings)
-        staging, prefetch = self._staging, (self._decisions, slots, self.store, self.link)
-        self._watchdog = staging.watchdog(PrefetchLoop(*prefetch))
+        cache = ExpertCache(self._decisions, slots, self.store, self.link)
+        staging = self._staging
+        self._watchdog = staging.watchdog(PrefetchLoop(cache))
         self._computing = Computing(
             slots,
             self.store,
@@ -126,7 +128,7 @@ class OffloadedModel:
             self.config,
             self.setup.strategy,
             self._form,
-            *prefetch,
+            cache,
             self._watchdog,
             self._computing,
             staging.pace,

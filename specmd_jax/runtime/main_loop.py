@@ -13,20 +13,18 @@ from jaxtyping import Bool, Int, Int8
 
 from specmd_jax.models import DecoderConfig
 from specmd_jax.runtime.computing import Computing
-from specmd_jax.runtime.decisions import Decisions, Place
+from specmd_jax.runtime.decisions import Place
 from specmd_jax.runtime.demand import Moment, event_of
 from specmd_jax.runtime.experience import Expecting
+from specmd_jax.runtime.expert_cache import ExpertCache
 from specmd_jax.runtime.fates import meet_fates
 from specmd_jax.runtime.hits import Hits, found_from_start
 from specmd_jax.runtime.host_experts import HostExperts
-from specmd_jax.runtime.link import Link
 from specmd_jax.runtime.loads import Loads, missing
 from specmd_jax.runtime.memory import Memory
 from specmd_jax.runtime.message import Form, Messages
 from specmd_jax.runtime.pace import Pace
-from specmd_jax.runtime.slots import Slots
 from specmd_jax.runtime.steps import Decision
-from specmd_jax.runtime.store import ExpertStore
 from specmd_jax.runtime.walk import Walk
 from specmd_jax.runtime.watchdog import Watching
 from specmd_jax.runtime.waves import combine_now
@@ -50,10 +48,7 @@ class MainLoop:
         config: DecoderConfig,
         strategy: Strategy,
         form: Form,
-        decisions: Decisions,
-        slots: Slots,
-        store: ExpertStore,
-        link: Link,
+        cache: ExpertCache,
         watchdog: Watching,
         computing: Computing,
         pace: Pace,
@@ -67,10 +62,7 @@ class MainLoop:
           config: of the decoder.
           strategy: whose decisions these are.
           form: of the gates' messages.
-          decisions: about loads and evictions.
-          slots: on the device.
-          store: on the host.
-          link: between the two.
+          cache: of experts.
           watchdog: that prefetches.
           computing: of experts on the device.
           pace: is told of all that is computed.
@@ -81,14 +73,14 @@ class MainLoop:
         self._config, self._form, self._lossy = config, form, strategy.open_loop
         self._routing = strategy.routing.choose is not None
         self._prefetches = strategy.prefetches
-        self._one_tier = len(store.packings) == 1
+        self._one_tier = len(cache.store.packings) == 1
         self._plain = self._one_tier and not self._routing
-        self._hits = Hits(decisions, form, strategy.reads)
-        self._decisions, self._slots, self._store = decisions, slots, store
-        self._link, self._watchdog, self._lanes = link, watchdog, lanes
+        self._hits = Hits(cache.decisions, form, strategy.reads)
+        self._cache, self._decisions, self._slots = cache, cache.decisions, cache.slots
+        self._watchdog, self._lanes = watchdog, lanes
         self._computing, self._pace = computing, pace
         self._expecting = expecting if strategy.guard else None
-        self._host = HostExperts(config.activation, store)
+        self._host = HostExperts(config.activation, cache.store)
 
     def serve(self, walk: Walk, message: Int[np.ndarray, "1 T M"], moment: Moment) -> None:
         """Has the routed experts of a layer computed, and the walk go on with them.
@@ -219,7 +211,8 @@ class MainLoop:
     def _loads(
         self, layer: int, experts: Bool[np.ndarray, " N"], tier: Int8[np.ndarray, " N"]
     ) -> Loads:
-        return Loads(self._link, self._store, layer, experts, tier, self._lanes)
+        cache = self._cache
+        return Loads(cache.link, cache.store, layer, experts, tier, self._lanes)
 
     def _carry_out(
         self, walk: Walk, work: Work, loads: Loads, decide: Callable[[], Decision]

@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Shaped
 
-from specmd_jax.runtime.decisions import Decisions, Place
-from specmd_jax.runtime.link import Delivery, Link
-from specmd_jax.runtime.slots import Slots
-from specmd_jax.runtime.store import ExpertStore
+from specmd_jax.runtime.decisions import Place
+from specmd_jax.runtime.expert_cache import ExpertCache
+from specmd_jax.runtime.link import Delivery
 
 
 class Prefetched(NamedTuple):
@@ -24,22 +23,22 @@ class Prefetched(NamedTuple):
 class PrefetchLoop:
     """The prefetch queue, and what starting its first entry takes."""
 
-    def __init__(self, decisions: Decisions, slots: Slots, store: ExpertStore, link: Link):
-        self._decisions, self._slots, self._store, self._link = decisions, slots, store, link
+    def __init__(self, cache: ExpertCache):
+        self._cache = cache
 
     def start_next(self) -> Prefetched | None:
         """Sends the first of the queue, evicting if need be; None if there is none, or no room."""
-        place = self._decisions.start_next()
+        decisions, slots, store, link = self._cache
+        place = decisions.start_next()
         if place is None:
             return None
-        resident = self._decisions.resident
-        self._slots.hold(resident)
-        expert = self._store[int(resident[place]), *place]
-        return Prefetched(place, Delivery(self._link, expert, name_of(place)))
+        slots.hold(decisions.resident)
+        expert = store[int(decisions.resident[place]), *place]
+        return Prefetched(place, Delivery(link, expert, name_of(place)))
 
     def fill(self, place: Place, row: Shaped[Array, " P"]) -> None:
         """Writes an expert that has landed into its slot."""
-        self._slots.fill(*place, row)
+        self._cache.slots.fill(*place, row)
 
 
 def name_of(place: Place) -> str:

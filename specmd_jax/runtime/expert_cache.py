@@ -1,0 +1,17 @@
+"""The parts of a run's cache, which the main loop and the prefetch loop share."""
+
+from typing import NamedTuple
+
+from specmd_jax.runtime.decisions import Decisions
+from specmd_jax.runtime.link import Link
+from specmd_jax.runtime.slots import Slots
+from specmd_jax.runtime.store import ExpertStore
+
+
+class ExpertCache(NamedTuple):
+    """Experts on the device, where they come from, and who decides which."""
+
+    decisions: Decisions
+    slots: Slots
+    store: ExpertStore
+    link: Link
