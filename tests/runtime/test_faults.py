@@ -189,7 +189,8 @@ def draw(rng: np.random.Generator) -> dict[str, Any]:
         "admission": ["forced", "bypass"],
     }
     drawn = {name: str(rng.choice(sorted(names))) for name, names in live.items()}
-    return drawn | {"capacity": str(rng.integers(1, 25)), "lookahead": int(rng.integers(1, 3))}
+    drawn["capacity"] = str(rng.integers(1, 25))
+    return drawn | {"lookahead": int(rng.integers(1, 3)), "guard": bool(rng.integers(2))}
 
 
 def soak(strategies: int, tokens: int) -> None:
