@@ -1,6 +1,8 @@
 """Who gets a prefetch that lands just as the main loop asks for it."""
 
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -56,6 +58,13 @@ class Slow(Watchdog):
         assert self.go_on.wait(PATIENCE_S)
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0)
+
+
 @pytest.fixture
 def queue() -> Queue:
     return Queue()
@@ -73,6 +82,7 @@ def test_what_has_landed_and_is_not_yet_written_goes_to_who_claims_it(queue: Que
     queue.deliveries[1].arrives.set()
     assert claim is not None
     assert int(claim.wait()[0]) == 0  # and not the row of the next
+    wait_until(lambda: queue.started == 2)
     watchdog.close()
     assert queue.filled == [(1, 1)]
 
@@ -80,8 +90,8 @@ def test_what_has_landed_and_is_not_yet_written_goes_to_who_claims_it(queue: Que
 def test_what_is_claimed_on_the_link_is_handed_over_as_it_lands(queue: Queue):
     watchdog = Watchdog(queue)
     watchdog.release()
-    while watchdog.hold() is None:
-        watchdog.release()
+    wait_until(lambda: queue.started == 1)
+    assert watchdog.hold() == (0, 0)
     claim = watchdog.claim()
     for delivery in queue.deliveries:
         delivery.arrives.set()
@@ -97,8 +107,7 @@ def test_what_nobody_claims_is_written_to_its_slot(queue: Queue):
     watchdog.release()
     for delivery in queue.deliveries:
         delivery.arrives.set()
-    while len(queue.filled) < 2:
-        pass
+    wait_until(lambda: len(queue.filled) == 2)
     assert watchdog.hold() is None
     assert watchdog.claim() is None
     watchdog.close()
