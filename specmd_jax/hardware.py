@@ -51,7 +51,7 @@ class HardwareProfile:
             if not getattr(self, field) > 0:
                 raise InputError(f"{self.name}: {field} must be positive: {getattr(self, field)}")
         for field in ("h2d_latency_s", "dispatch_s", "layer_s", "arrive_s", "decide_s"):
-            if (getattr(self, field) or 0.0) < 0:
+            if not (getattr(self, field) or 0.0) >= 0:
                 raise InputError(f"{self.name}: {field} must not be negative")
 
 

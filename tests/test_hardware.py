@@ -1,11 +1,13 @@
 """The machine presets and the errors around them."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 
 from specmd_jax.errors import InputError
-from specmd_jax.hardware import HARDWARE, get_hardware
+from specmd_jax.hardware import HARDWARE, get_hardware, read_profile, write_profile
 
 PRESETS = [
     "a100-pcie",
@@ -70,8 +72,22 @@ def test_unknown_hardware_is_answered_with_near_names():
         {"hbm_bytes_per_s": float("nan")},
         {"h2d_latency_s": -1e-6},
         {"layer_s": -0.1},
+        {"arrive_s": -1e-6},
+        {"decide_s": float("nan")},
     ],
 )
 def test_impossible_machines_are_refused(change):
     with pytest.raises(InputError, match=next(iter(change))):
         dataclasses.replace(HARDWARE["a100-sxm"], **change)
+
+
+def test_a_profile_may_leave_out_what_nobody_measured(tmp_path: Path):
+    path = tmp_path / "machine.json"
+    machine = dataclasses.replace(HARDWARE["a100-sxm"], decide_s=3e-4)
+    write_profile(machine, path, {})
+    assert read_profile(path) == machine
+    record = json.loads(path.read_text())
+    for name in ("arrive_s", "decide_s", "layer_s", "unified"):
+        del record[name]
+    path.write_text(json.dumps(record))
+    assert read_profile(path) == HARDWARE["a100-sxm"]
