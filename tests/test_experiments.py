@@ -12,12 +12,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from specmd_jax.batch import Config, run_batch
 from specmd_jax.errors import InputError
 from specmd_jax.miss import MISSES
 from specmd_jax.model_zoo import get_model
 from specmd_jax.routing import ROUTINGS
+from specmd_jax.strategy import make_strategy
 from specmd_jax.traces import Provenance, Trace, write_trace
 from specmd_jax.traces.synthetic import SyntheticSpec, generate
+from specmd_jax.types import ModelShape
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -199,3 +202,24 @@ def test_quality_covers_every_lossy_policy(script):
 def test_without_held_out_text_one_line_says_so(script, tmp_path: Path):
     with pytest.raises(InputError, match="make it with bundled_corpus"):
         script("quality").run_experiment(tmp_path, results=tmp_path / "results")
+
+
+def test_costs_come_to_the_times_of_the_run_that_they_are_told_from(script):
+    costs = script("runtime_costs")
+    spec = SyntheticSpec(ModelShape(4, 8, 2), tokens=9, prompt_tokens=5)
+    prompt, layers = generate(spec, seed=1), 4
+    used = [prompt.experts[prompt.step == step] for step in range(prompt.num_passes)]
+    demanded = [sum(len(np.unique(one[:, layer])) for layer in range(layers)) for one in used]
+    assert len(set(demanded[1:])) == 1
+    per_pass = costs.PerPass(demanded[0], demanded[1])  # nothing stays in a cache that small
+    run = costs.Own(costs.PerPass(0.09, 0.02), per_pass, costs.PerPass(layers, layers))
+    common = costs.costing(layers, costs.PerPass(0.01, 0.004), run)
+    priced = costs.costs_of(common, run, prompt.num_passes, np.zeros((layers, 1)))
+    strategy = make_strategy("lru")
+    config = Config(strategy.params, np.asarray([1]), priced)
+    (tally,) = run_batch(prompt, strategy, [config], np.ones((layers, 1), np.int32))
+    assert tally.times is not None
+    seconds = tally.times.ticks * costs.TICK_S
+    assert tally.counts.loads.sum() == sum(demanded) and demanded[0] > demanded[1]
+    np.testing.assert_allclose(seconds[0], 0.09, rtol=2e-3)
+    np.testing.assert_allclose(seconds[1:], 0.02, rtol=2e-3)
