@@ -15,7 +15,7 @@ from specmd_jax import guard
 from specmd_jax.arrays import row, total
 from specmd_jax.cache import Arrived, Served, Setting, demand, demand_hits, empty_cache, warm
 from specmd_jax.counting import Counts, add_pass, count_event, no_counts
-from specmd_jax.speculation import Naming, speculate
+from specmd_jax.speculation import Naming, Told, speculate
 from specmd_jax.state import Replay
 from specmd_jax.strategy import Strategy, StrategyParams
 from specmd_jax.timeline import Costs, PassCosts, at_gate, idle_link, next_gate, serve_time
@@ -191,19 +191,20 @@ def serve_event(
     pass_costs: PassCosts | None,
     state: Replay,
     event: Event,
-    outlook: guard.Outlook | None = None,
+    told: Told | None = None,
 ) -> tuple[Replay, Service]:
     """Serves one layer of one pass: routing, demand, then what the prefetcher names.
 
     Args:
-      costs: of a pass's parts, with `pass_costs`; None: an infinitely fast link and no time.
+      costs: of a pass's parts, with `pass_costs`; None: no time, and unless something is told an
+        infinitely fast link.
       state: `counts` stays as it is, for the caller to add to.
       event: what the layer's gate asks for.
-      outlook: that the guard goes by; None: what `costs` say.
+      told: what happens until the next gate; None: what `costs` say.
     """
     strategy, params = setting.strategy, setting.params
     link = at_gate(state.link)
-    flight = None if costs is None else link.flight
+    flight = None if costs is None and told is None else link.flight
     eviction_state = state.eviction
     if strategy.eviction.begin is not None:
         eviction_state = strategy.eviction.begin(params.eviction, eviction_state, event)
@@ -221,7 +222,7 @@ def serve_event(
     state = state._replace(
         cache=cache, eviction=eviction_state, prefetch=prefetch_state, routing=routing_state
     )
-    now = Naming(link, costs, flight, time, window, outlook)
+    now = Naming(link, costs, flight, time, window, told)
     state, arrivals = speculate(setting, state, event, now)
     counts = count_event(setting, event, recorded, served, arrivals)
     return state, Service(event, served, tuple(arrivals), counts, times)

@@ -18,6 +18,13 @@ from specmd_jax.types import ABSENT, Event, Flight, State
 NO_LIMIT = 1 << 30
 
 
+class Told(NamedTuple):
+    """What happens between two gates, where it is known rather than worked out."""
+
+    starts: Int[Array, ""]  # prefetches that begin
+    outlook: guard.Outlook | None = None  # that the guard goes by
+
+
 class Naming(NamedTuple):
     """What is known when prefetches are named; None where there is no time."""
 
@@ -26,25 +33,27 @@ class Naming(NamedTuple):
     flight: Flight | None = None
     time: LayerTime | None = None
     window: Int[Array, ""] | None = None  # ticks until the next gate
-    outlook: guard.Outlook | None = None  # told; None: by `costs`
+    told: Told | None = None  # None: what `costs` say
 
 
 def speculate(
     setting: Setting, state: Replay, event: Event, now: Naming
 ) -> tuple[Replay, list[Arrived]]:
     """The prefetch loop names; the watchdog starts what there is room and time for."""
-    strategy, arrivals, link, outlook = setting.strategy, [], now.link, now.outlook
+    strategy, arrivals, link, told = setting.strategy, [], now.link, now.told
     link_free = jnp.int32(0) if now.time is None else now.time.link_free
     targets = _name(setting, state.prefetch, event) if strategy.prefetches else []
     score = rank(setting, state.cache, state.eviction, event) if targets else None
     if strategy.guard:
         state = state._replace(guard=guard.learn(state.guard, event))
     for ahead, (layer, _) in enumerate(targets, start=1):
-        load, limit, expected = jnp.int32(0), NO_LIMIT, outlook
-        if now.costs is not None and now.window is not None:
+        load, limit, expected = jnp.int32(0), NO_LIMIT, None
+        if told is not None:
+            limit, expected = told
+        elif now.costs is not None and now.window is not None:
             load = now.costs.load[layer, -1 if strategy.miss.prefetch_last_tier else 0]
             limit = startable(link_free, now.window, load)
-            expected = outlook or guard.Outlook(now.window - link_free, load)
+            expected = guard.Outlook(now.window - link_free, load)
         if strategy.guard:
             state, targets = _guarded(setting, state, targets, ahead, expected)
         cache, eviction_state, arrived = prefetch(
@@ -53,10 +62,15 @@ def speculate(
         state = state._replace(cache=cache, eviction=eviction_state)
         arrivals.append(arrived)
         link, link_free = after_target(link, link_free, layer, arrived, load)
-        outlook = outlook and outlook.after(total(arrived.started))
+        told = told and _after(told, total(arrived.started))
     if now.window is not None:
         state = state._replace(link=Link(link.flight, link_free - now.window))
     return state, arrivals
+
+
+def _after(told: Told, started: Int[Array, ""]) -> Told:
+    """Returns what is still to come when some prefetches have begun."""
+    return Told(told.starts - started, told.outlook and told.outlook.after(started))
 
 
 def _guarded(

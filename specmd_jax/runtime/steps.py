@@ -1,9 +1,8 @@
 """The simulator's own step, as a run takes it: told what happened rather than what things take.
 
 In a replay the step works out what happens from what everything takes. In a run it is told: whether
-a copy is in flight at the gate, and how many prefetches have been started since. For that it gets
-`Costs` in which one prefetch takes as long as another and the window between two gates is as many
-of them. What goes into a program or comes out of it lies in rows, see `Wire`.
+a copy is in flight at the gate, and how many prefetches have been started since. What goes into a
+program or comes out of it lies in rows, see `Wire`.
 """
 
 from functools import partial
@@ -20,14 +19,14 @@ from specmd_jax.counting import Counts
 from specmd_jax.guard import Outlook
 from specmd_jax.runtime.wire import Wire
 from specmd_jax.simulate import Service, begin_pass, serve_event, serve_hits
+from specmd_jax.speculation import Told
 from specmd_jax.state import Replay
 from specmd_jax.static import Static
 from specmd_jax.strategy import Strategy, StrategyParams
-from specmd_jax.timeline import NOTHING, Costs, Link, PassCosts
+from specmd_jax.timeline import NOTHING, Link
 from specmd_jax.types import Event, Flight, ModelShape
 
-TRANSFER_TICKS = 2
-REMAINING_TICKS = 1  # of a copy in flight at the gate: more than none, less than a transfer
+REMAINING_TICKS = 1  # of a copy in flight at the gate: it has not landed
 
 
 class Fixed(NamedTuple):
@@ -179,36 +178,14 @@ def _step(program: Program, fixed: Fixed, state: Replay, asked: Question) -> tup
     setting = Setting(program.strategy, program.shape, *fixed)
     busy = jnp.where(flight.layer == NOTHING, 0, REMAINING_TICKS)
     state = _begun(state, event)._replace(link=Link(flight, busy))
-    costs, pass_costs = _window(fixed.units, jnp.asarray(asked.starts))
-    state, service = serve_event(setting, costs, pass_costs, state, event, asked.outlook)
+    told = Told(jnp.asarray(asked.starts), asked.outlook)
+    state, service = serve_event(setting, None, None, state, event, told)
     return state._replace(counts=_add(state.counts, service.counts, event.layer)), service
 
 
 def _begun(state: Replay, event: Event) -> Replay:
     """Returns the state at a gate: the first one begins a pass."""
     return jax.tree.map(partial(jnp.where, event.layer == 0), begin_pass(state), state)
-
-
-def _window(units: Int[Array, "L Q"], starts: Int[Array, ""]) -> tuple[Costs, PassCosts]:
-    """Returns costs by which the next gate fires when `starts` prefetches have been started.
-
-    Computing takes no time and every load the same. The window goes on for that many loads behind
-    the demand; the rest of a copy in flight that nothing waits for is less than one of them.
-    """
-    zero = jnp.int32(0)
-    per_pass = jnp.zeros(1, jnp.int32)
-    costs = Costs(
-        attention=per_pass,
-        shared=per_pass,
-        head=per_pass,
-        expert_memory=jnp.zeros(units.shape[1], jnp.int32),
-        expert_per_1024=zero,
-        host_memory=zero,
-        host_per_1024=zero,
-        load=jnp.full_like(units, TRANSFER_TICKS),
-        overlap=jnp.bool_(True),
-    )
-    return costs, PassCosts(zero, zero, shared=starts * TRANSFER_TICKS, head=zero)
 
 
 def _add(counts: Counts, one: Counts, layer: Int[Array, ""]) -> Counts:
