@@ -189,20 +189,23 @@ def _begun(state: Replay, event: Event) -> Replay:
 
 
 def _add(counts: Counts, one: Counts, layer: Int[Array, ""]) -> Counts:
-    """Returns `counts` with those of an event of `layer`; prefetches count for their target."""
-    num_layers = counts.accesses.shape[0]
+    """Returns `counts` with those of an event of `layer`; prefetches count for their target.
+
+    Written as sums over all layers, which XLA makes one kernel of; updates of one would be many.
+    """
+    layers = jnp.arange(counts.accesses.shape[0])
+
+    def here(total: Int[Array, "L *Q"], more: Int[Array, "*Q"]) -> Int[Array, "L *Q"]:
+        at = (layers == layer).reshape(-1, *[1] * more.ndim)
+        return total + jnp.where(at, more, 0)
 
     def by_target(total: Int[Array, " L"], ahead: Int[Array, " D"]) -> Int[Array, " L"]:
-        targets = (layer + 1 + jnp.arange(ahead.shape[0])) % num_layers
-        return total.at[targets].add(ahead)
+        targets = (layer + 1 + jnp.arange(ahead.shape[0])) % layers.shape[0]
+        at = layers[:, None] == targets
+        return total + jnp.sum(jnp.where(at, ahead, 0), axis=1, dtype=jnp.int32)
 
-    added = {
-        name: getattr(counts, name).at[layer].add(getattr(one, name))
-        for name in Counts._fields
-        if name not in ("queued", "prefetched")
-    }
-    return Counts(
-        queued=by_target(counts.queued, one.queued),
-        prefetched=by_target(counts.prefetched, one.prefetched),
-        **added,
+    ahead = ("queued", "prefetched")
+    return Counts._make(
+        (by_target if name in ahead else here)(total, more)
+        for name, total, more in zip(Counts._fields, counts, one, strict=True)
     )
