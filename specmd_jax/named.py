@@ -9,7 +9,7 @@ from typing import NamedTuple
 from specmd_jax.errors import InputError
 from specmd_jax.eviction import EVICTIONS
 from specmd_jax.routing.cache_prior import CachePriorParams
-from specmd_jax.strategy import Strategy, StrategyParams, make_strategy
+from specmd_jax.strategy import FAMILIES, Strategy, StrategyParams, make_strategy
 
 
 class Recipe(NamedTuple):
@@ -184,5 +184,9 @@ def get_recipe(name: str) -> Recipe:
     if name in NOT_EXPRESSIBLE:
         raise InputError(f"strategy {name!r} cannot be replayed: {NOT_EXPRESSIBLE[name]}")
     if name not in STRATEGIES:
-        raise InputError(f"no strategy is called {name!r}: choose from {sorted(STRATEGIES)}")
+        known = f"choose from {sorted(STRATEGIES)}"
+        for family, policies in FAMILIES.items():
+            if name in policies:
+                known = f"write --{family} {name} for the policy of that name"
+        raise InputError(f"no strategy is called {name!r}: {known}")
     return STRATEGIES[name]

@@ -12,7 +12,7 @@ from jaxtyping import Integer
 
 from specmd_jax.errors import InputError
 from specmd_jax.hardware import HardwareProfile
-from specmd_jax.model_zoo import MODELS, ModelSpec
+from specmd_jax.model_zoo import MODELS, ModelSpec, bundled_model
 from specmd_jax.types import ModelShape
 from specmd_jax.units import parse_bytes
 
@@ -40,9 +40,9 @@ class Capacity(NamedTuple):
 
 
 def find_model(name: str, shape: ModelShape) -> ModelSpec | None:
-    """Returns the zoo's model that a trace names, if there is one and its shape agrees."""
+    """Returns the known model that a trace names, if there is one and its shape agrees."""
     wanted = name.lower()
-    for spec in MODELS.values():
+    for spec in (*MODELS.values(), bundled_model()):
         known = (spec.name.lower(), spec.hf_id.lower(), spec.hf_id.lower().split("/")[-1])
         if any(wanted.startswith(one) or one in wanted for one in known) and _fits(spec, shape):
             return spec

@@ -7,7 +7,16 @@ import pytest
 from recorded import FOLDER, needs_recorded
 
 from specmd_jax.errors import InputError
-from specmd_jax.model_zoo import MODELS, PRECISIONS, ModelSpec, get_model, weight_bytes
+from specmd_jax.model_zoo import (
+    MODELS,
+    PRECISIONS,
+    ModelSpec,
+    bundled_folder,
+    from_config,
+    get_model,
+    weight_bytes,
+)
+from specmd_jax.sizing import find_model
 from specmd_jax.types import ModelShape
 
 MIB, GIB = 2**20, 2**30
@@ -212,3 +221,12 @@ def test_shapes_are_those_of_recorded_traces():
         meta = json.loads((FOLDER / trace / "meta.json").read_text())
         shape = ModelShape(meta["layers"], meta["experts"], meta["top_k"])
         assert MODELS[model].shape == shape, trace
+
+
+@pytest.mark.parametrize("name", ["specmd-tiny", "SpecMD-tiny"])
+def test_the_bundled_model_is_known_by_name(name: str):
+    spec = get_model(name)
+    assert spec.shape == (8, 32, 4)
+    assert spec == from_config(bundled_folder())
+    assert find_model(name, spec.shape) == spec
+    assert find_model(name, get_model("mixtral-8x7b").shape) is None

@@ -7,17 +7,22 @@ The tests hold every row against the parameter count its makers publish.
 import difflib
 
 from specmd_jax.errors import InputError
+from specmd_jax.model_zoo.bundled import BUNDLED, bundled_model
 from specmd_jax.model_zoo.mixers import GatedDelta, GroupedQuery, Latent, Mixer
 from specmd_jax.model_zoo.spec import ModelSpec
 
 
 def get_model(name: str) -> ModelSpec:
-    """Returns the model called `name`: a key of `MODELS` or a Hugging Face id, in any case.
+    """Returns the model called `name`: a key of `MODELS`, a Hugging Face id, or the bundled one.
+
+    Letters may be of any case.
 
     Raises:
       InputError: no such model; the message lists the nearest names.
     """
     wanted = name.lower()
+    if wanted == BUNDLED:
+        return bundled_model()
     for model in MODELS.values():
         if wanted in (model.name, model.hf_id.lower()):
             return model

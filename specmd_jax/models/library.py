@@ -1,15 +1,14 @@
 """Models by name: the bundled one, a folder, or a repository of the Hugging Face hub."""
 
 import os
-from importlib import resources
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from specmd_jax.errors import InputError
+from specmd_jax.model_zoo import BUNDLED, bundled_folder
 from specmd_jax.models.checkpoint import Checkpoint
 
-BUNDLED = "specmd-tiny"
 FILES = ("*.safetensors", "*.json")  # what is fetched of a repository
 
 
@@ -25,7 +24,7 @@ def open_model(name: str) -> Checkpoint:
       InputError: there is no such model, or it is not one that can be read.
     """
     if name == BUNDLED:
-        return Checkpoint(str(resources.files("specmd_jax.models") / "bundled"))
+        return Checkpoint(str(bundled_folder()))
     if os.path.exists(name) or not _is_hub_id(name):
         return Checkpoint(name)
     return Checkpoint(_fetch(name))

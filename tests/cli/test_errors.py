@@ -19,6 +19,7 @@ SIMULATE = [
     ("--miss shrug", "no miss policy is called 'shrug'"),
     ("--routing random", "no routing policy is called 'random'"),
     ("--strategy specmd-9", "no strategy is called 'specmd-9'"),
+    ("--strategy lru", "no strategy is called 'lru': write --eviction lru"),
     ("--strategy promoe", "cannot be replayed"),
     ("--hardware abacus", "unknown hardware 'abacus'"),
     ("--hardware h100 --model mixtral-8x7b", "unknown hardware 'h100': try h100-sxm"),

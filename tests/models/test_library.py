@@ -4,14 +4,17 @@ Takes about 3 s.
 """
 
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
+import specmd_jax
 from specmd_jax.errors import InputError
-from specmd_jax.models import BUNDLED, library, open_model, open_tokenizer, save_olmoe
+from specmd_jax.model_zoo import bundled_folder
+from specmd_jax.models import BUNDLED, open_model, open_tokenizer, save_olmoe
 
 from .small import CONFIG, small_decoder
 
@@ -59,11 +62,10 @@ def test_a_folder_is_opened(folder):
     assert checkpoint.config.router == CONFIG.router
 
 
-def test_the_bundled_model_lies_in_the_package(folder, monkeypatch):
-    monkeypatch.setattr(library.resources, "files", lambda package: folder.parent / package)
-    (folder.parent / "specmd_jax.models").mkdir()
-    (folder.parent / "specmd_jax.models" / "bundled").symlink_to(folder)
-    assert open_model(BUNDLED).config.router == CONFIG.router
+def test_the_bundled_model_lies_in_the_package():
+    folder = open_model(BUNDLED).folder
+    assert folder == bundled_folder()
+    assert folder.is_relative_to(Path(specmd_jax.__file__).parent)
 
 
 def test_a_folder_goes_before_the_hub(folder, away, tmp_path, monkeypatch):
