@@ -12,7 +12,7 @@ from jaxtyping import Integer
 
 from specmd_jax.errors import InputError
 from specmd_jax.hardware import HardwareProfile
-from specmd_jax.model_zoo import MODELS, ModelSpec, bundled_model
+from specmd_jax.model_zoo import ModelSpec, known_models
 from specmd_jax.types import ModelShape
 from specmd_jax.units import parse_bytes
 
@@ -42,7 +42,7 @@ class Capacity(NamedTuple):
 def find_model(name: str, shape: ModelShape) -> ModelSpec | None:
     """Returns the known model that a trace names, if there is one and its shape agrees."""
     wanted = name.lower()
-    for spec in (*MODELS.values(), bundled_model()):
+    for spec in known_models():
         known = (spec.name.lower(), spec.hf_id.lower(), spec.hf_id.lower().split("/")[-1])
         if any(wanted.startswith(one) or one in wanted for one in known) and _fits(spec, shape):
             return spec

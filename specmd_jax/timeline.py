@@ -82,7 +82,6 @@ def serve_time(
     The loads are on their way while the host decides; residents wait for that.
     """
     compute = _device_ticks(costs, event, served)
-    arrives = served.late | served.loaded
     load = row(costs.load, event.layer)[jnp.maximum(served.tier, 0)]
     arrival = link.busy + jnp.cumsum(jnp.where(served.loaded, load, 0))
     decided = _decided(strategy, decide, event, served)
@@ -92,7 +91,7 @@ def serve_time(
     end = jnp.where(
         costs.overlap,
         _overlapped_end(decided + busy, compute, served, arrival),
-        jnp.maximum(decided, jnp.max(jnp.where(arrives, arrival, 0))) + busy,
+        jnp.maximum(decided, jnp.max(jnp.where(served.arrives, arrival, 0))) + busy,
     )
     host = decided + total(_host_ticks(costs, event, served))
     return LayerTime(jnp.maximum(end, host), end - busy - decided, link_free)
@@ -124,8 +123,7 @@ def _overlapped_end(
     following = jnp.cumsum(waits[::-1])[::-1]  # this load's own compute and that of later ones
     late = jnp.where(served.late, compute, 0)  # the copy in flight lands before any load
     after = jnp.where(served.late, total(waits) + late, following)
-    arrives = served.late | served.loaded
-    return jnp.maximum(alone, jnp.max(jnp.where(arrives, arrival + after, 0)))
+    return jnp.maximum(alone, jnp.max(jnp.where(served.arrives, arrival + after, 0)))
 
 
 def _device_ticks(costs: Costs, event: Event, served: Served) -> Int[Array, " N"]:
@@ -134,7 +132,7 @@ def _device_ticks(costs: Costs, event: Event, served: Served) -> Int[Array, " N"
     memory = costs.expert_memory[jnp.maximum(served.tier, 0)]
     ticks = jnp.maximum(memory, arithmetic)
     if costs.arrive is not None:
-        ticks = ticks + jnp.where(served.late | served.loaded, costs.arrive, 0)
+        ticks = ticks + jnp.where(served.arrives, costs.arrive, 0)
     return jnp.where(served.used, ticks, 0)
 
 

@@ -29,6 +29,11 @@ class Served(NamedTuple):
     foreseen: Bool[Array, " N"]  # hits on copies that a prefetch brought
     evictions: Int[Array, ""]
 
+    @property
+    def arrives(self) -> Bool[Array, " N"]:
+        """Whether it is computed as it comes over the link."""
+        return self.late | self.loaded
+
 
 def demand(
     setting: Setting,

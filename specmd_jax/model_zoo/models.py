@@ -5,9 +5,10 @@ The tests hold every row against the parameter count its makers publish.
 """
 
 import difflib
+from collections.abc import Iterator
 
 from specmd_jax.errors import InputError
-from specmd_jax.model_zoo.bundled import BUNDLED, bundled_model
+from specmd_jax.model_zoo.bundled import bundled_model
 from specmd_jax.model_zoo.mixers import GatedDelta, GroupedQuery, Latent, Mixer
 from specmd_jax.model_zoo.spec import ModelSpec
 
@@ -21,13 +22,17 @@ def get_model(name: str) -> ModelSpec:
       InputError: no such model; the message lists the nearest names.
     """
     wanted = name.lower()
-    if wanted == BUNDLED:
-        return bundled_model()
-    for model in MODELS.values():
+    for model in known_models():
         if wanted in (model.name, model.hf_id.lower()):
             return model
     near = difflib.get_close_matches(wanted.rsplit("/", 1)[-1], MODELS, n=3, cutoff=0.4)
     raise InputError(f"unknown model {name!r}: try {', '.join(near or MODELS)}, or a config.json")
+
+
+def known_models() -> Iterator[ModelSpec]:
+    """Yields the models of the table, then the bundled one, whose config is only then read."""
+    yield from MODELS.values()
+    yield bundled_model()
 
 
 def _model(
