@@ -19,7 +19,7 @@ from recordings import RESULTS, Rows, measured_on, read_rows
 from rich.console import Console
 
 from specmd_jax.choice import Choice, make_setup
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.journal import Journal, journal_of, write_table
 from specmd_jax.models import BUNDLED, open_model
 from specmd_jax.runtime.quality import Reading, cut, measure, read_exactly, summarise_quality

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.journal import Journal, journal_of, write_table
 from specmd_jax.traces import Trace, import_trace, slice_passes, slice_requests
 

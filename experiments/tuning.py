@@ -20,7 +20,7 @@ import tyro
 from recordings import RECORDED, RESULTS, Rows, finish, load, read_rows, where
 
 from specmd_jax.choice import Choice, make_setup
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.study import Setup
 from specmd_jax.traces import Trace
 from specmd_jax.tune import (

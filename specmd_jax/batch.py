@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Integer
 
-from specmd_jax.compiling import make_room_for_programs, quick_jit
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.jit import make_room_for_programs, quick_jit
+from specmd_jax.core.types import Events, ModelShape
 from specmd_jax.counting import Counts
-from specmd_jax.errors import InputError
 from specmd_jax.on_chip import count_on_chip, fits_on_chip
 from specmd_jax.policy import NEXT_USE
 from specmd_jax.simulate import PassTimes, begin, replay
@@ -24,7 +25,6 @@ from specmd_jax.strategy import Strategy, StrategyParams, check_strategy
 from specmd_jax.timeline import Costs
 from specmd_jax.traces.events import dense_events, first_use
 from specmd_jax.traces.trace import Trace
-from specmd_jax.types import Events, ModelShape
 from specmd_kernels import Implementation, preferred
 
 PASSES_PER_CHUNK = 512  # between two chunks progress is shown and Ctrl-C is heard

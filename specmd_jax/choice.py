@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.types import ModelShape
+from specmd_jax.core.units import parse_rate
 from specmd_jax.hardware import HardwareProfile, get_hardware
 from specmd_jax.model_zoo import PRECISIONS, ModelSpec
 from specmd_jax.named import Recipe, get_recipe
@@ -29,8 +31,6 @@ from specmd_jax.strategy_file import is_file, read_strategy
 from specmd_jax.study import STARTS, Setup
 from specmd_jax.traces import Trace
 from specmd_jax.traces.events import check_recorded
-from specmd_jax.types import ModelShape
-from specmd_jax.units import parse_rate
 
 _UNSAID = ("none", "fetch", "standard")  # the defaults, which labels leave out
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from specmd_jax.cache import Arrived, Served, Setting
-from specmd_jax.types import Event
+from specmd_jax.core.types import Event
 
 
 class Counts(NamedTuple):

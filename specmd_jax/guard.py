@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from specmd_jax.arrays import fixed, precedes
-from specmd_jax.types import Event, ModelShape
+from specmd_jax.core.arrays import fixed, precedes
+from specmd_jax.core.types import Event, ModelShape
 
 PLACES = 16  # in the queue, that are told apart; the last stands for all that follow
 MEMORY = 1 << 10  # experts named at a place before its counts are halved

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 GIB = 2**30
 

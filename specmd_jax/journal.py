@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -6,7 +6,7 @@ more than a routing trace holds are in `NOT_EXPRESSIBLE`, not approximated under
 
 from typing import NamedTuple
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.eviction import EVICTIONS
 from specmd_jax.routing.cache_prior import CachePriorParams
 from specmd_jax.strategy import FAMILIES, Strategy, StrategyParams, make_strategy

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Bool, Int, Int8, Real
 
-from specmd_jax.types import CacheState, Event, ModelShape, Outcome, Params, State
+from specmd_jax.core.types import CacheState, Event, ModelShape, Outcome, Params, State
 
 # What a trace must record, or the simulator must look ahead for, beside the demand sets.
 NEXT_USE, UPCOMING, PREDICTED, LOGITS, PROBS = reads = (

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.hardware import HardwareProfile
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.roofline import (

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int8, Real
 
-from specmd_jax.arrays import zeros
-from specmd_jax.types import ModelShape
+from specmd_jax.core.arrays import zeros
+from specmd_jax.core.types import ModelShape
 
 SMALLEST_NORMAL = 1 << 23  # as float bits: below it lie denormals, which the CPU flushes to zero
 LARGEST = jnp.inf

@@ -10,7 +10,7 @@ and the other device times are 0. Transfers and experts on the host keep their o
 
 from typing import NamedTuple
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.hardware import HardwareProfile
 from specmd_jax.model_zoo import ModelSpec
 

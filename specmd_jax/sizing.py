@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Integer
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.types import ModelShape
+from specmd_jax.core.units import parse_bytes
 from specmd_jax.hardware import HardwareProfile
 from specmd_jax.model_zoo import ModelSpec, known_models
-from specmd_jax.types import ModelShape
-from specmd_jax.units import parse_bytes
 
 BASE_PRECISION = "bf16"  # the capacity base of the paper: percent of the bf16 expert bytes
 MAX_UNITS = 1 << 30

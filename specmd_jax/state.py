@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Int
 
+from specmd_jax.core.types import CacheState, State
 from specmd_jax.counting import Counts
 from specmd_jax.timeline import Link
-from specmd_jax.types import CacheState, State
 
 
 class Replay(NamedTuple):

@@ -2,14 +2,14 @@
 
 from typing import Any, NamedTuple
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.types import ModelShape, Params
 from specmd_jax.eviction import EVICTIONS
 from specmd_jax.guard import GuardParams
 from specmd_jax.miss import MISSES
 from specmd_jax.policy import Eviction, Miss, Prefetch, Routing
 from specmd_jax.prefetch import PREFETCHES
 from specmd_jax.routing import ROUTINGS
-from specmd_jax.types import ModelShape, Params
 
 SCOPES = ("global", "layer")
 ADMISSIONS = ("forced", "bypass")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.named import Recipe
 from specmd_jax.parameters import list_params, set_params
 from specmd_jax.strategy import FAMILIES, Strategy, StrategyParams, make_strategy

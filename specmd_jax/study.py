@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from specmd_jax.batch import Config, Tally, run_batch
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.hardware import HardwareProfile
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.pricing import Price, price

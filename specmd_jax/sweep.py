@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from specmd_jax.choice import Choice, check_setup, describe, make_setup
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.journal import Journal
 from specmd_jax.metrics import summarise_answer
 from specmd_jax.model_zoo import ModelSpec

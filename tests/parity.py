@@ -14,6 +14,7 @@ import numpy as np
 import oracle
 from oracle.cases import Shape
 
+from specmd_jax.core.types import NEVER, Events, ModelShape
 from specmd_jax.eviction import EVICTIONS
 from specmd_jax.miss import MISSES
 from specmd_jax.policy import Eviction, Miss, Plan, Prefetch, Routing
@@ -24,7 +25,6 @@ from specmd_jax.simulate import begin, replay
 from specmd_jax.strategy import Strategy, StrategyParams
 from specmd_jax.timeline import Costs
 from specmd_jax.traces.events import _next_use, _upcoming
-from specmd_jax.types import NEVER, Events, ModelShape
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from specmd_jax import compiling
-from specmd_jax.compiling import make_room_for_programs, quick_options
+from specmd_jax.core import jit as compiling
+from specmd_jax.core.jit import make_room_for_programs, quick_options
 
 linux = pytest.mark.skipif(not compiling.MAPPINGS.exists(), reason="Linux alone counts mappings")
 

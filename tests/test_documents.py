@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from specmd_jax.cli.verbs import VERBS
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.report.policy_table import BEGIN, END, policy_table, with_table
 from specmd_jax.strategy import FAMILIES
 

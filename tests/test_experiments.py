@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from specmd_jax.batch import Config, run_batch
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.types import ModelShape
 from specmd_jax.miss import MISSES
 from specmd_jax.model_zoo import get_model
 from specmd_jax.routing import ROUTINGS
 from specmd_jax.strategy import make_strategy
 from specmd_jax.traces import Provenance, Trace, write_trace
 from specmd_jax.traces.synthetic import SyntheticSpec, generate
-from specmd_jax.types import ModelShape
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.types import ModelShape
 from specmd_jax.forecast import (
     ERRORS,
     Question,
@@ -26,7 +27,6 @@ from specmd_jax.hardware import get_hardware
 from specmd_jax.locality import published_locality, trace_locality
 from specmd_jax.model_zoo import get_model
 from specmd_jax.traces.synthetic import SyntheticSpec, generate
-from specmd_jax.types import ModelShape
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 OLMOE = get_model("olmoe-1b-7b-0924")

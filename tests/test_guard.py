@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from specmd_jax import guard
 from specmd_jax.choice import Choice, make_setup
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.types import Event, ModelShape
 from specmd_jax.hardware import get_hardware
 from specmd_jax.metrics import summarise_answer
 from specmd_jax.model_zoo import get_model
 from specmd_jax.study import Setup, run
 from specmd_jax.traces.synthetic import SyntheticSpec, generate
-from specmd_jax.types import Event, ModelShape
 
 SHAPE = ModelShape(num_layers=3, num_experts=6, top_k=2)
 SPEC = get_model("olmoe-1b-7b-0924")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.hardware import HARDWARE, get_hardware, read_profile, write_profile
 
 PRESETS = [

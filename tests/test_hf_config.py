@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo import MODELS, ModelSpec, from_config
 
 MIXTRAL = {

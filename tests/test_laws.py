@@ -28,7 +28,7 @@ from laws import run as replay_way
 
 from specmd_jax import batch
 from specmd_jax.batch import Config, Tally, run_batch
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.eviction import EVICTIONS
 from specmd_jax.policy import Eviction, stateless_init, stateless_update
 from specmd_jax.strategy import SCOPES, Strategy, make_strategy

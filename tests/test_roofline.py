@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.hardware import HARDWARE
 from specmd_jax.model_zoo import MODELS
 from specmd_jax.roofline import (

@@ -3,7 +3,7 @@
 import gc
 import weakref
 
-from specmd_jax.static import Static
+from specmd_jax.core.interned import Static
 
 
 class Other(Static[tuple[int, str]]):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from recorded import needs_recorded, recorded
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.types import ModelShape
 from specmd_jax.traces import analysis
 from specmd_jax.traces.calibration import calibrate, noise_for_recall
 from specmd_jax.traces.synthetic import SyntheticSpec, generate
 from specmd_jax.traces.trace import DECODE, PREFILL
-from specmd_jax.types import ModelShape
 
 SMALL = ModelShape(4, 32, 4)
 PLAIN = SyntheticSpec(SMALL, tokens=2000, skew=0.0, rho=0.0, topic_share=0.0)

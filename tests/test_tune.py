@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specmd_jax.choice import Choice, make_setup
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.types import ModelShape
 from specmd_jax.model_zoo import get_model
 from specmd_jax.parameters import list_params
 from specmd_jax.strategy_file import read_strategy, write_strategy
@@ -30,7 +31,6 @@ from specmd_jax.tune import objective as objective_module
 from specmd_jax.tune.knobs import KNOBS, places_of, values_at, with_values
 from specmd_jax.tune.search import SURE, WORTH, agreement_of, smoothed_gradient
 from specmd_jax.tune.surrogate import Surrogate, has_surrogate
-from specmd_jax.types import ModelShape
 
 SPEC = get_model("granite-3.1-3b-a800m")
 SHAPE = ModelShape(4, 16, 2)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from specmd_jax.errors import InputError
-from specmd_jax.units import parse_bytes, parse_rate
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.units import parse_bytes, parse_rate
 
 
 @pytest.mark.parametrize(

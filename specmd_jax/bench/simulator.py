@@ -14,11 +14,11 @@ import numpy as np
 
 from specmd_jax.batch import Config, run_batch
 from specmd_jax.bench import peers
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.types import ModelShape
 from specmd_jax.strategy import get_policy, make_strategy
 from specmd_jax.traces import Trace, slice_passes
 from specmd_jax.traces.synthetic import SyntheticSpec, generate
-from specmd_jax.types import ModelShape
 
 OLMOE = ModelShape(16, 64, 8)
 POLICIES = ("lru", "lfu", "fld", "least-stale", "score-based")

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Int8
 
-from specmd_jax.arrays import row, total, with_row
+from specmd_jax.core.arrays import row, total, with_row
+from specmd_jax.core.types import ModelShape
 from specmd_jax.strategy import Strategy, StrategyParams
-from specmd_jax.types import ModelShape
 
 
 class Setting(NamedTuple):

@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 from specmd_jax.cli.parse import parse
 from specmd_jax.cli.verbs import VERBS, show_help
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 

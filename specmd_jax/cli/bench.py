@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 from specmd_jax.cli.flags import Json, option
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, say, stdout
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from tyro.conf import arg
 
 from specmd_jax.cli.flags import Json
 from specmd_jax.cli.output import print_json, progress, stdout
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
     from specmd_jax.hardware import HardwareProfile
@@ -51,7 +51,7 @@ def _show(profile: "HardwareProfile", about: dict[str, Any], output: Path) -> No
     from rich.table import Table
     from rich.text import Text
 
-    from specmd_jax.report.quantities import nbytes, seconds
+    from specmd_jax.core.quantities import nbytes, seconds
 
     table = Table.grid(padding=(0, 2))
     for link in about["links"]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import FlagCreatePairsOff, arg
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:  # JAX takes a second to import: a slip in the flags should be told before
     from specmd_jax.model_zoo import ModelSpec

@@ -14,7 +14,7 @@ from specmd_jax.cli.output import print_json, say, stdout
 from specmd_jax.cli.simulate import Decisions, Machine, Simulate
 from specmd_jax.cli.throttle import Throttle
 from specmd_jax.cli.writable import check_writable
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

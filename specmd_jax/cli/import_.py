@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 from specmd_jax.cli.flags import Json, Slicing, option
 from specmd_jax.cli.output import print_json, stdout
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

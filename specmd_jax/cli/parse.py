@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import tyro
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 Flags = TypeVar("Flags")
 

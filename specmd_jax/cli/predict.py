@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 from specmd_jax.cli.flags import Json, Part, load_model, load_trace, option
 from specmd_jax.cli.output import print_json, stdout
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
     from specmd_jax.hardware import HardwareProfile
@@ -63,9 +63,9 @@ class Predict:
             show_forecast(record, stdout())
 
     def _machine(self) -> "HardwareProfile":
+        from specmd_jax.core.units import parse_bytes, parse_rate
         from specmd_jax.hardware import get_hardware
         from specmd_jax.model_zoo import PRECISIONS
-        from specmd_jax.units import parse_bytes, parse_rate
 
         if self.precision not in PRECISIONS:
             raise InputError(

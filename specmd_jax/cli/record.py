@@ -11,7 +11,7 @@ from specmd_jax.cli.flags import Json, option
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, progress, say, stdout
 from specmd_jax.cli.writable import check_writable
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np

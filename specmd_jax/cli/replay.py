@@ -11,7 +11,7 @@ from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, stdout
 from specmd_jax.cli.simulate import Decisions, Machine, Simulate
 from specmd_jax.cli.throttle import Throttle
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 from specmd_jax.cli.flags import Json, Part, load_model, load_trace, option, regroup
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, progress, say, stdout
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
     from specmd_jax.model_zoo import ModelSpec

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
     from specmd_jax.runtime.link import Link
@@ -30,8 +30,8 @@ class Throttle:
           InputError: a value is none.
         """
         from specmd_jax.choice import parse_seconds
+        from specmd_jax.core.units import parse_rate
         from specmd_jax.runtime.link import ThrottledLink
-        from specmd_jax.units import parse_rate
 
         if self.rate is None:
             if self.latency is not None:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 
 def check_writable(path: Path, example: str) -> None:

@@ -8,8 +8,8 @@ Source: Belady 1966; Mattson et al. 1970.
 
 from jaxtyping import Array, Int
 
+from specmd_jax.core.types import CacheState, Event
 from specmd_jax.policy import NEXT_USE, Eviction, stateless_init, stateless_update
-from specmd_jax.types import CacheState, Event
 
 
 def score(params: tuple, state: tuple, cache: CacheState, event: Event) -> Int[Array, "L N"]:

@@ -6,8 +6,8 @@ Source: SpecMD 3.1.3 and appendix B, with the distance read as |layer - running 
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from specmd_jax.core.types import CacheState, Event
 from specmd_jax.policy import Eviction, stateless_init, stateless_update
-from specmd_jax.types import CacheState, Event
 
 
 def score(params: tuple, state: tuple, cache: CacheState, event: Event) -> Int[Array, "L N"]:

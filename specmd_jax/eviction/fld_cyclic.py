@@ -6,8 +6,8 @@ Source: HOBBIT's (l_i - l_c) mod L (arXiv 2411.01433); the other reading of Spec
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from specmd_jax.core.types import CacheState, Event
 from specmd_jax.policy import Eviction, stateless_init, stateless_update
-from specmd_jax.types import CacheState, Event
 
 
 def score(params: tuple, state: tuple, cache: CacheState, event: Event) -> Int[Array, "L N"]:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from specmd_jax.arrays import row, with_row, zeros
+from specmd_jax.core.arrays import row, with_row, zeros
+from specmd_jax.core.types import CacheState, Event, ModelShape, Outcome
 from specmd_jax.policy import Eviction
-from specmd_jax.types import CacheState, Event, ModelShape, Outcome
 
 
 class LeastStaleParams(NamedTuple):

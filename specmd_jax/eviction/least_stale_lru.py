@@ -8,9 +8,9 @@ Source: SpecMD 4.2, reading R2.
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from specmd_jax.core.types import CacheState, Event
 from specmd_jax.eviction.least_stale import LeastStaleParams, LeastStaleState, current
 from specmd_jax.eviction.least_stale import policy as least_stale
-from specmd_jax.types import CacheState, Event
 
 
 def score(

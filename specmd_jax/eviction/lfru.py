@@ -6,10 +6,10 @@ Source: the LFRU of vLLM's expert cache (PR 37190) and of arXiv 2608.07911: freq
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from specmd_jax.arrays import fixed
+from specmd_jax.core.arrays import fixed
+from specmd_jax.core.types import CacheState, Event
 from specmd_jax.eviction import lfu
 from specmd_jax.eviction.lfu import LfuState
-from specmd_jax.types import CacheState, Event
 
 
 def score(params: tuple, state: LfuState, cache: CacheState, event: Event) -> Int[Array, "L N"]:

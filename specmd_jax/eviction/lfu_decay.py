@@ -8,9 +8,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from specmd_jax.arrays import fixed, row, with_row, zeros
+from specmd_jax.core.arrays import fixed, row, with_row, zeros
+from specmd_jax.core.types import CacheState, Event, ModelShape, Outcome
 from specmd_jax.policy import Eviction
-from specmd_jax.types import CacheState, Event, ModelShape, Outcome
 
 
 class LfuDecayParams(NamedTuple):

@@ -5,10 +5,10 @@ Source: the LFU of libCacheSim and of MoE-Infinity's visit counts (arXiv 2401.14
 
 import jax.numpy as jnp
 
-from specmd_jax.arrays import row, with_row
+from specmd_jax.core.arrays import row, with_row
+from specmd_jax.core.types import CacheState, Event, Outcome
 from specmd_jax.eviction import lfu
 from specmd_jax.eviction.lfu import LfuState
-from specmd_jax.types import CacheState, Event, Outcome
 
 
 def update(

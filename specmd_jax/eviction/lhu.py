@@ -5,10 +5,10 @@ Source: HOBBIT (arXiv 2411.01433), sequence-level cache; SpecMD configuration #3
 
 import jax.numpy as jnp
 
-from specmd_jax.arrays import row, with_row
+from specmd_jax.core.arrays import row, with_row
+from specmd_jax.core.types import CacheState, Event, Outcome
 from specmd_jax.eviction import lfu
 from specmd_jax.eviction.lfu import LfuState
-from specmd_jax.types import CacheState, Event, Outcome
 
 
 def begin(params: tuple, state: LfuState, event: Event) -> LfuState:

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from specmd_jax.arrays import fixed, share
+from specmd_jax.core.arrays import fixed, share
+from specmd_jax.core.types import ONE, CacheState, Event, ModelShape, Outcome
 from specmd_jax.eviction import lfu, score_based
 from specmd_jax.eviction.lfu import LfuState
 from specmd_jax.eviction.score_based import ScoreBasedParams, ScoreBasedState
 from specmd_jax.policy import Eviction
-from specmd_jax.types import ONE, CacheState, Event, ModelShape, Outcome
 
 Weight = Float[Array, ""] | float
 WINDOW = 16  # events over which gate weights are averaged

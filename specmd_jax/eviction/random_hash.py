@@ -8,9 +8,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from specmd_jax.arrays import hash_uniform
+from specmd_jax.core.arrays import hash_uniform
+from specmd_jax.core.types import CacheState, Event
 from specmd_jax.policy import Eviction, stateless_init, stateless_update
-from specmd_jax.types import CacheState, Event
 
 
 class RandomParams(NamedTuple):

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from specmd_jax.arrays import row, total, with_row, zeros
+from specmd_jax.core.arrays import row, total, with_row, zeros
+from specmd_jax.core.types import CacheState, Event, ModelShape, Outcome
 from specmd_jax.policy import Eviction
-from specmd_jax.types import CacheState, Event, ModelShape, Outcome
 
 NO_GHOST = -1
 MAX_USES = 3

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int
 
-from specmd_jax.arrays import row, with_row, zeros
+from specmd_jax.core.arrays import row, with_row, zeros
+from specmd_jax.core.types import CacheState, Event, ModelShape, Outcome
 from specmd_jax.policy import Eviction
-from specmd_jax.types import CacheState, Event, ModelShape, Outcome
 
 MAX_WINDOW = 32
 

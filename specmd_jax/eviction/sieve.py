@@ -8,9 +8,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from specmd_jax.arrays import layers, row, total, with_row, zeros
+from specmd_jax.core.arrays import layers, row, total, with_row, zeros
+from specmd_jax.core.types import ABSENT, CacheState, Event, ModelShape, Outcome
 from specmd_jax.policy import Eviction
-from specmd_jax.types import ABSENT, CacheState, Event, ModelShape, Outcome
 
 
 class SieveState(NamedTuple):

@@ -8,9 +8,9 @@ Source: Fiddler (arXiv 2402.07033) and the placement strategies of kt-kernel.
 
 from jaxtyping import Array, Int
 
+from specmd_jax.core.types import CacheState, Event
 from specmd_jax.eviction import fifo
 from specmd_jax.eviction.fifo import FifoState
-from specmd_jax.types import CacheState, Event
 
 
 def score(params: tuple, state: FifoState, cache: CacheState, event: Event) -> Int[Array, "L N"]:

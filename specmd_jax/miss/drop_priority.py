@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Int
 
-from specmd_jax.arrays import total
+from specmd_jax.core.arrays import total
+from specmd_jax.core.types import Event, ModelShape
 from specmd_jax.miss.fetch import load_all
 from specmd_jax.miss.fetch_priority import importance_rank
 from specmd_jax.policy import Miss, Plan, Row
-from specmd_jax.types import Event, ModelShape
 
 
 class DropPriorityParams(NamedTuple):

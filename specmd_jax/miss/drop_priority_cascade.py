@@ -9,10 +9,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from specmd_jax.arrays import sum_before, total
+from specmd_jax.core.arrays import sum_before, total
+from specmd_jax.core.types import Event, ModelShape
 from specmd_jax.miss.fetch import load_all
 from specmd_jax.policy import Miss, Plan, Row
-from specmd_jax.types import Event, ModelShape
 
 
 class CascadeParams(NamedTuple):

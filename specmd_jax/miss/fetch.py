@@ -5,8 +5,8 @@ Source: the baseline of SpecMD, 3.1.2; lossless.
 
 import jax.numpy as jnp
 
+from specmd_jax.core.types import Event, ModelShape
 from specmd_jax.policy import Miss, Plan, Row
-from specmd_jax.types import Event, ModelShape
 
 
 def load_all(row: Row) -> Plan:

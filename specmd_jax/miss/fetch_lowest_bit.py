@@ -3,9 +3,9 @@
 Source: SpecMD 3.1.2, "Fetch-lowest-bit".
 """
 
+from specmd_jax.core.types import Event, ModelShape
 from specmd_jax.miss.fetch import load_all
 from specmd_jax.policy import Miss, Plan, Row
-from specmd_jax.types import Event, ModelShape
 
 
 def plan(params: tuple, row: Row, event: Event, shape: ModelShape) -> Plan:

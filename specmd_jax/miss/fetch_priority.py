@@ -11,10 +11,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from specmd_jax.arrays import ranks, total
+from specmd_jax.core.arrays import ranks, total
+from specmd_jax.core.types import Event, ModelShape
 from specmd_jax.miss.fetch import load_all
 from specmd_jax.policy import Miss, Plan, Row
-from specmd_jax.types import Event, ModelShape
 
 
 class FetchPriorityParams(NamedTuple):

@@ -3,9 +3,9 @@
 Source: SpecMD 3.1.2, "Substitution score", whose collapse in quality suggests no bound.
 """
 
+from specmd_jax.core.types import Event, ModelShape
 from specmd_jax.miss.substitute import swap
 from specmd_jax.policy import PROBS, Miss, Plan, Row
-from specmd_jax.types import Event, ModelShape
 
 
 def plan(params: tuple, row: Row, event: Event, shape: ModelShape) -> Plan:

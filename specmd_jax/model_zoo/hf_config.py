@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo.mixers import GatedDelta, GroupedQuery, Latent, Mixer
 from specmd_jax.model_zoo.spec import ModelSpec
 

@@ -7,7 +7,7 @@ The tests hold every row against the parameter count its makers publish.
 import difflib
 from collections.abc import Iterator
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo.bundled import bundled_model
 from specmd_jax.model_zoo.mixers import GatedDelta, GroupedQuery, Latent, Mixer
 from specmd_jax.model_zoo.spec import ModelSpec

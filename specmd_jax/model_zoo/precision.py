@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 GROUP = 64  # weights that share one scale in the group-wise int formats (HQQ, GPTQ, MLX)
 

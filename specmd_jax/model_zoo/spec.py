@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.types import ModelShape
 from specmd_jax.model_zoo.mixers import Mixer
 from specmd_jax.model_zoo.precision import weight_bytes
-from specmd_jax.types import ModelShape
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.models.config import DecoderConfig
 from specmd_jax.models.decoder import Decoder
 from specmd_jax.models.expert_files import read_experts

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo import GroupedQuery, Latent, ModelSpec
 
 QkNorm = Literal["none", "full", "head"]  # over all heads together (OLMoE), each alone (Qwen3)

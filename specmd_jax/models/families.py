@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo import GroupedQuery, Latent, ModelSpec, from_config
 from specmd_jax.model_zoo.hf_config import read_json
 from specmd_jax.models.config import Activation, Attention, DecoderConfig, Rope, Router

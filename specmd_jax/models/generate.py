@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer, Key
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.models.config import DecoderConfig
 from specmd_jax.models.kv_cache import KvCache, empty_cache
 from specmd_jax.models.programs import Forward

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.models.config import Rope
 
 _DEFAULT_THETA = {"gpt_oss": 150_000.0, "mixtral": 1e6, "phimoe": 1e6}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo import BUNDLED, bundled_folder
 from specmd_jax.models.checkpoint import Checkpoint
 

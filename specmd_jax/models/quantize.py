@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Array, BFloat16, Float, Shaped, UInt8
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo.precision import GROUP
 from specmd_jax.models.experts import ExpertWeights
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Shaped
 from safetensors.numpy import save_file
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.models.config import DecoderConfig
 from specmd_jax.models.decoder import Decoder
 from specmd_jax.models.experts import ExpertWeights

@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Shaped
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 INDEX = "model.safetensors.index.json"
 _LONGEST_HEADER = 100_000_000  # bytes, safetensors' own limit

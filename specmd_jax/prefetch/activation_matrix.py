@@ -8,9 +8,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from specmd_jax.arrays import fixed, row, with_row, zeros
+from specmd_jax.core.arrays import fixed, row, with_row, zeros
+from specmd_jax.core.types import Event, ModelShape
 from specmd_jax.policy import Prefetch
-from specmd_jax.types import Event, ModelShape
 
 STORE = 32  # requests remembered; the paper keeps up to 1000
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Int
 
-from specmd_jax.arrays import row, with_row, zeros
+from specmd_jax.core.arrays import row, with_row, zeros
+from specmd_jax.core.types import Event, ModelShape
 from specmd_jax.policy import Prefetch
 from specmd_jax.prefetch.next_gate import WidthParams, highest, width
-from specmd_jax.types import Event, ModelShape
 
 
 class HottestState(NamedTuple):

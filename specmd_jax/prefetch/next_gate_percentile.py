@@ -8,9 +8,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from specmd_jax.core.types import Event
 from specmd_jax.policy import PREDICTED, Prefetch, stateless_init, stateless_observe
 from specmd_jax.prefetch.next_gate import foreseen, highest
-from specmd_jax.types import Event
 
 
 class PercentileParams(NamedTuple):

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from specmd_jax.core.types import Event, ModelShape
 from specmd_jax.policy import PREDICTED, Prefetch
 from specmd_jax.prefetch.next_gate import foreseen
-from specmd_jax.types import Event, ModelShape
 
 BINS = 512  # 16 an octave, bin 0 for zero scores
 FIRST_BIN = 2031  # so that a score of one fixed-point step falls in bin 1

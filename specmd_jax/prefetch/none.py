@@ -6,8 +6,8 @@ Source: MixtureCache (arXiv 2412.00099) and SpecMD configuration #4.
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from specmd_jax.core.types import Event
 from specmd_jax.policy import Prefetch, stateless_init, stateless_observe
-from specmd_jax.types import Event
 
 
 def name(

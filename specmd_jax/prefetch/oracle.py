@@ -6,8 +6,8 @@ Source: the usual upper bar.
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from specmd_jax.core.types import Event
 from specmd_jax.policy import UPCOMING, Prefetch, stateless_init, stateless_observe
-from specmd_jax.types import Event
 
 
 def name(

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from specmd_jax.arrays import row, with_row, zeros
+from specmd_jax.core.arrays import row, with_row, zeros
+from specmd_jax.core.types import Event, ModelShape
 from specmd_jax.policy import Prefetch
-from specmd_jax.types import Event, ModelShape
 
 
 class PreviousState(NamedTuple):

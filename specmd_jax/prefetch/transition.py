@@ -8,9 +8,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from specmd_jax.core.types import Event, ModelShape
 from specmd_jax.policy import Prefetch
 from specmd_jax.prefetch.next_gate import WidthParams, highest, width
-from specmd_jax.types import Event, ModelShape
 
 MAX_AHEAD = 3  # the counts take MAX_AHEAD * L * N * N integers
 

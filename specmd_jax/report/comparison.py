@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from specmd_jax.report.quantities import UNKNOWN, nbytes, percent, seconds
+from specmd_jax.core.quantities import UNKNOWN, nbytes, percent, seconds
 
 Row = Mapping[str, Any]
 MARGIN = 2

@@ -10,8 +10,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from specmd_jax.core.quantities import nbytes, percent, seconds
 from specmd_jax.report.plots import GREY, VERMILION, YELLOW, house_style, panels
-from specmd_jax.report.quantities import nbytes, percent, seconds
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 3rem auto; padding: 0 1rem;

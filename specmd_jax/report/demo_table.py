@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from specmd_jax.report.quantities import nbytes, percent, seconds
+from specmd_jax.core.quantities import nbytes, percent, seconds
 
 WIDTH = 24  # of a bar, on a terminal that has room for it
 LEAST_WIDTH = 6  # narrower ones say nothing

@@ -11,8 +11,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from specmd_jax.core.quantities import count, nbytes, percent, plural
 from specmd_jax.report.capacity_split import OPTIMA, capacity_curve, share_range, verdicts
-from specmd_jax.report.quantities import count, nbytes, percent, plural
 from specmd_jax.report.tables import describe_trace
 from specmd_jax.traces import Trace, slice_passes
 from specmd_jax.traces.analysis import (

@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from specmd_jax.report.quantities import UNKNOWN, count, percent
+from specmd_jax.core.quantities import UNKNOWN, count, percent
 
 HEADINGS = ("capacity", "hit rate", "loads", "NLL", "95 %", "KL", "top-1", "experts")
 NOTES = (

@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from specmd_jax.report.quantities import UNKNOWN, count, nbytes, percent, seconds
+from specmd_jax.core.quantities import UNKNOWN, count, nbytes, percent, seconds
 from specmd_jax.report.summary_table import Lines, block, show_warnings
 
 

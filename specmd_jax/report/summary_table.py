@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from specmd_jax.report.quantities import UNKNOWN, count, nbytes, percent, plural, seconds
+from specmd_jax.core.quantities import UNKNOWN, count, nbytes, percent, plural, seconds
 
 Lines = list[tuple[str, str]]
 ABREAST = 3  # blocks of figures, which fit 80 columns

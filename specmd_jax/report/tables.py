@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from specmd_jax.report.quantities import count, plural
+from specmd_jax.core.quantities import count, plural
 from specmd_jax.traces import PREFILL, Trace
 
 

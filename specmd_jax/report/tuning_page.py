@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from specmd_jax.report.quantities import count, percent, seconds
+from specmd_jax.core.quantities import count, percent, seconds
 from specmd_jax.report.summary_table import labels, show_warnings
 
 

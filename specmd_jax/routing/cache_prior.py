@@ -11,9 +11,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from specmd_jax.arrays import fixed, ranks, row, share, with_row
+from specmd_jax.core.arrays import fixed, ranks, row, share, with_row
+from specmd_jax.core.types import Event, ModelShape
 from specmd_jax.policy import LOGITS, Routing
-from specmd_jax.types import Event, ModelShape
 
 
 class CachePriorParams(NamedTuple):

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from specmd_jax.arrays import ranks, sum_before, total
+from specmd_jax.core.arrays import ranks, sum_before, total
+from specmd_jax.core.types import Event
 from specmd_jax.policy import LOGITS, PROBS, Routing, stateless_init
 from specmd_jax.routing.cache_prior import top
 from specmd_jax.routing.max_rank import promote
-from specmd_jax.types import Event
 
 
 class CumulativeMassParams(NamedTuple):

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Bool, Int
 
-from specmd_jax.arrays import ranks
+from specmd_jax.core.arrays import ranks
+from specmd_jax.core.types import Event
 from specmd_jax.policy import LOGITS, Routing, stateless_init
 from specmd_jax.routing.cache_prior import top
-from specmd_jax.types import Event
 
 
 class MaxRankParams(NamedTuple):

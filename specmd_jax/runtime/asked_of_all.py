@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
+from specmd_jax.core.types import Event, ModelShape
 from specmd_jax.state import Replay
-from specmd_jax.types import Event, ModelShape
 
 
 class AskedOfAll(NamedTuple):

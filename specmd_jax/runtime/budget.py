@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.models import DecoderConfig
 from specmd_jax.policy import NEXT_USE, UPCOMING

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from specmd_jax.cache import Setting
+from specmd_jax.core.types import LOGIT_ONE, ONE, Event, ModelShape
 from specmd_jax.counting import Counts, add_pass
 from specmd_jax.models import Decoder, DecoderConfig, ExpertWeights, Gate, KvCache, apply_expert
 from specmd_jax.models.kv_cache import empty_cache
@@ -23,7 +24,6 @@ from specmd_jax.runtime.seen import ask_gate
 from specmd_jax.simulate import begin_pass, serve_event
 from specmd_jax.state import Replay
 from specmd_jax.strategy import Strategy, StrategyParams
-from specmd_jax.types import LOGIT_ONE, ONE, Event, ModelShape
 
 Tiers = tuple[ExpertWeights, ...]  # of each MoE layer, [precisions, experts, ...]
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from specmd_jax.core.interned import Static
 from specmd_jax.models.config import Activation
 from specmd_jax.runtime.carry import carry
 from specmd_jax.runtime.pace import Pace
@@ -18,7 +19,6 @@ from specmd_jax.runtime.store import ExpertStore
 from specmd_jax.runtime.walk import Walk
 from specmd_jax.runtime.waves import How, Way, arrive_now, compute_held_now
 from specmd_jax.runtime.work import Work
-from specmd_jax.static import Static
 from specmd_kernels import Implementation
 
 Result = TypeVar("Result")

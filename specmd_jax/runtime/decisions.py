@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Int8, Integer
 
+from specmd_jax.core.interned import Static
+from specmd_jax.core.types import ABSENT, Event, Flight, ModelShape
 from specmd_jax.counting import Counts
 from specmd_jax.guard import Outlook
 from specmd_jax.miss import MISSES
@@ -24,10 +26,8 @@ from specmd_jax.runtime.steps import (
 from specmd_jax.runtime.wire import Wire
 from specmd_jax.simulate import begin
 from specmd_jax.state import Replay
-from specmd_jax.static import Static
 from specmd_jax.strategy import Strategy, StrategyParams
 from specmd_jax.timeline import NOTHING
-from specmd_jax.types import ABSENT, Event, Flight, ModelShape
 
 STARTS = 8  # numbers of started prefetches that are decided at once: it costs little more than one
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Integer
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.types import LOGIT_ONE, ONE, Event
 from specmd_jax.policy import LOGITS, PREDICTED, PROBS
 from specmd_jax.traces.events import LOGIT_LIMIT
-from specmd_jax.types import LOGIT_ONE, ONE, Event
 
 
 class Asked(NamedTuple):

@@ -12,8 +12,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Int
 
 from specmd_jax.batch import Tally
-from specmd_jax.compiling import make_room_for_programs
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.jit import make_room_for_programs
 from specmd_jax.models import Decoder, KvCache, Pass
 from specmd_jax.models.programs import take_apart
 from specmd_jax.policy import LOGITS, PREDICTED, PROBS

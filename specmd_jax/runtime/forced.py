@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Int
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo import GroupedQuery, ModelSpec
 from specmd_jax.models import Decoder, DecoderConfig, ExpertWeights, KvCache, Pass
 from specmd_jax.models.config import Attention, Rope, Router

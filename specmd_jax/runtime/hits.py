@@ -4,10 +4,10 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Int
 
+from specmd_jax.core.types import Event
 from specmd_jax.runtime.decisions import Decisions
 from specmd_jax.runtime.demand import Moment, make_events
 from specmd_jax.runtime.message import Form, Messages
-from specmd_jax.types import Event
 
 PASSES = 8  # whose hits are counted together: a count costs about as much as one decision
 

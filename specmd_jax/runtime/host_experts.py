@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from specmd_jax.core.interned import Static
 from specmd_jax.models.config import Activation
 from specmd_jax.runtime.store import ExpertStore
 from specmd_jax.runtime.waves import Blocks, How, Way, compute_arrived
-from specmd_jax.static import Static
 
 Hosted = tuple[Float[Array, "blocks rows H"], Bool[np.ndarray, " N"]]  # and whose blocks they are
 

@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from specmd_jax.core.interned import Static
 from specmd_jax.models import Decoder, Gate
 from specmd_jax.models.kv_cache import Remembered, Span
 from specmd_jax.models.programs import Structure, take_apart
@@ -31,7 +32,6 @@ from specmd_jax.runtime.waves import (
     cut,
     lay_out,
 )
-from specmd_jax.static import Static
 
 Pasts = tuple[Remembered, ...]
 

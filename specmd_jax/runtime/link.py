@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import jax
 from jaxtyping import Array, Shaped
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.runtime import waiting
 from specmd_jax.runtime.carry import carry
 from specmd_jax.runtime.store import Packed

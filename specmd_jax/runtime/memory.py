@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Integer, Shaped
 
+from specmd_jax.core.interned import Static
 from specmd_jax.models.blocks import Weights, as_stack
 from specmd_jax.models.experts import ExpertWeights
 from specmd_jax.models.quantize import PackedExpert
 from specmd_jax.runtime.store import Packing
-from specmd_jax.static import Static
 
 Memory = Shaped[Array, "U page"] | ExpertWeights | PackedExpert
 

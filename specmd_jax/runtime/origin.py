@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.models import Checkpoint
 from specmd_jax.runtime.record import Continuation
 from specmd_jax.traces import Provenance

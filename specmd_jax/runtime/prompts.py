@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo.hf_config import read_json
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")

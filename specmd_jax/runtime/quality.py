@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.types import ModelShape
 from specmd_jax.models import Checkpoint, DecoderConfig, ExpertWeights, resident
 from specmd_jax.models.programs import Structure, take_apart
 from specmd_jax.models.quantize import dequantize, quantize
@@ -20,7 +21,6 @@ from specmd_jax.simulate import begin
 from specmd_jax.sizing import BASE_PRECISION, Capacity, Copies, copies_of, parse_capacity
 from specmd_jax.strategy import check_strategy
 from specmd_jax.study import Setup
-from specmd_jax.types import ModelShape
 
 RESAMPLES = 2000
 LEVEL = 0.95

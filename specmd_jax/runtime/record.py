@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import jax.numpy as jnp
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.models import Sampling, stream_tokens
 from specmd_jax.runtime.recording_model import RecordingModel
 

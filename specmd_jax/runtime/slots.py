@@ -15,12 +15,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Int, Int8, Shaped
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.interned import Static
+from specmd_jax.core.types import ABSENT
 from specmd_jax.runtime.carry import carry
 from specmd_jax.runtime.memory import Memory, allot, write_now
 from specmd_jax.runtime.store import Packing
-from specmd_jax.static import Static
-from specmd_jax.types import ABSENT
 
 NO_PAGE = -1
 Pages = Int[np.ndarray, " pages"]

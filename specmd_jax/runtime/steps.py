@@ -14,17 +14,17 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Int8
 
 from specmd_jax.cache import Served, Setting
-from specmd_jax.compiling import quick_jit
+from specmd_jax.core.interned import Static
+from specmd_jax.core.jit import quick_jit
+from specmd_jax.core.types import Event, Flight, ModelShape
 from specmd_jax.counting import Counts
 from specmd_jax.guard import Outlook
 from specmd_jax.runtime.wire import Wire
 from specmd_jax.simulate import Service, begin_pass, serve_event, serve_hits
 from specmd_jax.speculation import Told
 from specmd_jax.state import Replay
-from specmd_jax.static import Static
 from specmd_jax.strategy import Strategy, StrategyParams
 from specmd_jax.timeline import NOTHING, Link
-from specmd_jax.types import Event, Flight, ModelShape
 
 REMAINING_TICKS = 1  # of a copy in flight at the gate: it has not landed
 

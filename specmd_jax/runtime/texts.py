@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int
 from tokenizers import Tokenizer
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 MAX_FILE = 1 << 28  # bytes
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int8
 
+from specmd_jax.core.types import ABSENT, Event
 from specmd_jax.runtime.decisions import Place
 from specmd_jax.runtime.steps import Fates
-from specmd_jax.types import ABSENT, Event
 
 
 class Work(NamedTuple):

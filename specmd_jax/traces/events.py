@@ -3,10 +3,10 @@
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.types import LOGIT_ONE, NEVER, ONE, Events
 from specmd_jax.policy import LOGITS, NEXT_USE, PREDICTED, PROBS, UPCOMING
 from specmd_jax.traces.trace import PAD, PREFILL, Trace
-from specmd_jax.types import LOGIT_ONE, NEVER, ONE, Events
 
 LOGIT_LIMIT = 1 << 12  # logits beyond this are no router's: the fixed point would overflow
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Shaped
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.trace import Provenance, Trace
 
 FORMAT = "specmd.trace/1"

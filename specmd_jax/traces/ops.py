@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import numpy as np
 from jaxtyping import Bool, Int, Integer
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.trace import PREFILL, Provenance, Trace
 
 _BY_TOKEN = ("experts", "step", "request", "phase", "weights", "logits", "predicted")

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from specmd_jax.core.types import ModelShape
 from specmd_jax.traces import analysis
 from specmd_jax.traces.synthetic import NOISE
-from specmd_jax.types import ModelShape
 
 SKEWS = np.linspace(0, 3, 13)
 CORRELATIONS = np.linspace(0, 1, 15)

@@ -21,9 +21,9 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float, Int
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.types import ModelShape
 from specmd_jax.traces.trace import DECODE, MAX_EXPERTS, PREFILL, Provenance, Trace
-from specmd_jax.types import ModelShape
 
 NOISE = np.pi / np.sqrt(6)  # spread of Gumbel noise, with which top-1 popularity is rank^-skew
 

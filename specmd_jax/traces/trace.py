@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Integer
 
-from specmd_jax.errors import InputError
-from specmd_jax.types import ModelShape
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.types import ModelShape
 
 DECODE, PREFILL = 0, 1
 MAX_EXPERTS = 4096  # of a layer; real models stop at 512

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from specmd_jax.batch import CONFIGS_PER_TILE
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.metrics import summarise_answer
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.study import Answer, Setup, run

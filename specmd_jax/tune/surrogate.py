@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from specmd_jax.arrays import row, total
 from specmd_jax.cache import Setting
+from specmd_jax.core.arrays import row, total
+from specmd_jax.core.types import Event, Events, ModelShape
 from specmd_jax.eviction import EVICTIONS
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.policy import NEXT_USE
@@ -32,7 +33,6 @@ from specmd_jax.study import Setup
 from specmd_jax.traces import Trace
 from specmd_jax.traces.events import dense_events, first_use
 from specmd_jax.tune.knobs import Knob, values_at
-from specmd_jax.types import Event, Events, ModelShape
 
 LINEAR = ("linear", "hobbit")  # evictions whose score is a sum of weights times features
 SOFTNESS = 0.2  # temperature, in standard deviations of the candidates' scores

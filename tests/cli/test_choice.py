@@ -3,7 +3,7 @@
 import pytest
 
 from specmd_jax.choice import Choice, describe, make_setup, parse_seconds
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.named import STRATEGIES
 from specmd_jax.parameters import RANGES, list_params, set_params, set_seed
 from specmd_jax.strategy import FAMILIES, StrategyParams

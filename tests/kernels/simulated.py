@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from specmd_jax.core.types import Events, ModelShape
 from specmd_jax.counting import Counts
 from specmd_jax.simulate import begin, replay
 from specmd_jax.strategy import make_strategy
-from specmd_jax.types import Events, ModelShape
 
 
 def simulator_counts(

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 import specmd_jax
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo import bundled_folder
 from specmd_jax.models import BUNDLED, open_model, open_tokenizer, save_olmoe
 

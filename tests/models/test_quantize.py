@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo import MODELS, ModelSpec, get_model
 from specmd_jax.models import ExpertWeights, PackedExpert, apply_expert, dequantize, quantize
 from specmd_jax.models.config import Activation

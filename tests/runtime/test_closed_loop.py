@@ -7,7 +7,7 @@ import pytest
 from models.small import CONFIG, small_decoder
 
 from specmd_jax.choice import Choice, make_setup
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.models import resident, small_olmoe
 from specmd_jax.models.programs import take_apart
 from specmd_jax.models.quantize import dequantize, quantize

@@ -21,7 +21,7 @@ from runtime.offloaded import (
     record,
     run,
 )
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.metrics import count_summary
 from specmd_jax.models import ResidentModel
 from specmd_jax.runtime.seen import Wanted

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from runtime.offloaded import ALL, CONFIG, PROMPTS, make_setup, offloaded, run
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.models import generate
 from specmd_jax.runtime import slots as slots_module
 from specmd_jax.runtime.engine import OffloadedModel

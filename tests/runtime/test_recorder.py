@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 from models.small import CONFIG, small_decoder
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.metrics import count_summary
 from specmd_jax.models import (
     Decoder,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces import ImportOptions, import_trace
 
 from .samples import EXPERTS, SAMPLES, ids, sglang_records, torch_bytes, zipped

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.trace import PAD, Trace
 
 

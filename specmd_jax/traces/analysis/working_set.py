@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
+from specmd_jax.core.types import ModelShape
 from specmd_jax.traces.analysis.demand import accesses, previous_use
 from specmd_jax.traces.trace import Trace
-from specmd_jax.types import ModelShape
 
 
 def working_set(trace: Trace, window: int = 1) -> Int[np.ndarray, " P"]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 ZIP = b"PK\x03\x04"
 NPY = b"\x93NUMPY"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Integer
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.importers._finish import finish
 from specmd_jax.traces.importers._options import ImportOptions
 from specmd_jax.traces.trace import DECODE, PAD, PREFILL, Provenance, Trace

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float, Integer
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.importers._options import ImportOptions
 from specmd_jax.traces.trace import MAX_EXPERTS, PAD, Provenance, Trace
 

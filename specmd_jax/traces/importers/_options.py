@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.trace import MAX_EXPERTS
 
 

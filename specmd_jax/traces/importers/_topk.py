@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from math import gcd
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.trace import MAX_EXPERTS
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
 _LARGEST = 2**31 - 1  # of any id, position or step

@@ -11,7 +11,7 @@ others are padded there. Learned from docs/telemetry.md of Helldez/BigMoeOnEdge 
 import re
 from pathlib import Path
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.importers._build import TraceBuilder
 from specmd_jax.traces.importers._lines import at_line, first_line, numbered_lines
 from specmd_jax.traces.importers._options import ImportOptions

@@ -11,7 +11,7 @@ Learned from TRACE_FORMAT.md and the JSON schemas of birkansit/moe-cache-lab.
 from pathlib import Path
 from typing import Any
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.importers._build import Choice, TraceBuilder
 from specmd_jax.traces.importers._lines import at_line, first_line, json_objects
 from specmd_jax.traces.importers._options import ImportOptions

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Shaped
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.importers._finish import finish
 from specmd_jax.traces.importers._lines import at_line, first_line, numbered_lines
 from specmd_jax.traces.importers._options import ImportOptions

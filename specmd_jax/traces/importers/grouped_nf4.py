@@ -7,7 +7,7 @@ Learned from recorded files of pjordanandrsn/grouped-nf4-gemm.
 from pathlib import Path
 from typing import Any
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.importers._build import Choice, TraceBuilder
 from specmd_jax.traces.importers._lines import at_line, first_object, json_objects
 from specmd_jax.traces.importers._options import ImportOptions

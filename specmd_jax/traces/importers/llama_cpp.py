@@ -14,7 +14,7 @@ import re
 from itertools import groupby
 from pathlib import Path
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.importers._build import Choice, TraceBuilder
 from specmd_jax.traces.importers._lines import at_line, first_line, numbered_lines
 from specmd_jax.traces.importers._options import ImportOptions

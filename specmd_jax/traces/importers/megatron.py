@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.importers._build import Choice, TraceBuilder
 from specmd_jax.traces.importers._lines import at_line, first_object, json_objects
 from specmd_jax.traces.importers._options import ImportOptions

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Integer, Shaped
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.importers._archive import ZIP, member_names, parse_npy, read_members
 from specmd_jax.traces.importers._finish import finish
 from specmd_jax.traces.importers._lines import json_object

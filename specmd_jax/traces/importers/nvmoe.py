@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.importers._build import Choice, TraceBuilder
 from specmd_jax.traces.importers._lines import at_line, json_value, numbered_lines
 from specmd_jax.traces.importers._options import ImportOptions

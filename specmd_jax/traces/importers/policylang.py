@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.importers._build import Choice, TraceBuilder
 from specmd_jax.traces.importers._lines import at_line, first_object, json_objects
 from specmd_jax.traces.importers._options import ImportOptions

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Integer
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.importers._archive import ZIP, member_names
 from specmd_jax.traces.importers._finish import finish
 from specmd_jax.traces.importers._options import ImportOptions

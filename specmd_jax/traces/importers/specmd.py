@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.format import FORMAT, read_trace
 from specmd_jax.traces.importers._options import ImportOptions
 from specmd_jax.traces.trace import Trace

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.importers._finish import finish
 from specmd_jax.traces.importers._lines import json_object, numbered_lines
 from specmd_jax.traces.importers._options import ImportOptions

@@ -24,7 +24,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 from specmd_jax.traces.importers._build import Choice, TraceBuilder
 from specmd_jax.traces.importers._lines import (
     at_line,

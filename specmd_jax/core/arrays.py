@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num, Real, UInt32
 
-from specmd_jax.types import ModelShape
+from specmd_jax.core.types import ModelShape
 
 SCORE_LIMIT = 1 << 30
 

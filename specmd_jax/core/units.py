@@ -3,7 +3,7 @@
 import math
 import re
 
-from specmd_jax.errors import InputError
+from specmd_jax.core.errors import InputError
 
 _PREFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
