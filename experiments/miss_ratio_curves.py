@@ -15,7 +15,7 @@ import tyro
 from recordings import RECORDED, RESULTS, Parts, Rows, finish, load, read_rows
 
 from specmd_jax.metrics import SIMULATED, count_summary
-from specmd_jax.strategy import SCOPES, make_strategy
+from specmd_jax.policies.strategy import SCOPES, make_strategy
 from specmd_jax.study import Answer, Setup, run
 from specmd_jax.traces import Trace
 

@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from miss_ratio_curves import TABLE_SHARES
 from recordings import Rows, markdown_table, where, write_page
 
+from specmd_jax.policies.strategy import SCOPES
 from specmd_jax.report.plots import GREY, POLICY_COLOURS, house_style, panels, save_picture
-from specmd_jax.strategy import SCOPES
 
 POOLS = {"global": "one pool", "layer": "a pool for each layer"}
 

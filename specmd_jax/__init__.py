@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from specmd_jax.hardware import HardwareProfile, get_hardware
     from specmd_jax.metrics import summarise_answer
     from specmd_jax.model_zoo import ModelSpec, get_model
-    from specmd_jax.policy import Eviction, Miss, Prefetch, Routing
-    from specmd_jax.strategy import Strategy, make_strategy
+    from specmd_jax.policies.base import Eviction, Miss, Prefetch, Routing
+    from specmd_jax.policies.strategy import Strategy, make_strategy
     from specmd_jax.study import Answer, Setup, run
     from specmd_jax.traces import Trace, import_trace, read_trace, write_trace
 

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from specmd_jax.eviction import EVICTIONS
-from specmd_jax.policy import LOGITS
-from specmd_jax.strategy import Strategy
+from specmd_jax.policies.base import LOGITS
+from specmd_jax.policies.eviction import EVICTIONS
+from specmd_jax.policies.strategy import Strategy
 from specmd_jax.study import Answer
 from specmd_jax.traces import PREFILL, Trace
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from specmd_jax import guard
 from specmd_jax.cache import Arrived, Setting, Targets, prefetch, rank
 from specmd_jax.core.arrays import row, total
 from specmd_jax.core.types import ABSENT, Event, Flight, State
+from specmd_jax.policies import prefetch_guard as guard
 from specmd_jax.state import Replay
 from specmd_jax.timeline import Costs, LayerTime, Link, after_target, startable
 

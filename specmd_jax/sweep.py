@@ -21,7 +21,7 @@ from specmd_jax.core.errors import InputError
 from specmd_jax.journal import Journal
 from specmd_jax.metrics import summarise_answer
 from specmd_jax.model_zoo import ModelSpec
-from specmd_jax.parameters import list_params
+from specmd_jax.policies.params import list_params
 from specmd_jax.study import Setup, run
 from specmd_jax.traces import Trace
 

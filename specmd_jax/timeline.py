@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Int
 from specmd_jax.cache import Arrived, Served
 from specmd_jax.core.arrays import row, total
 from specmd_jax.core.types import Event, Flight
-from specmd_jax.strategy import Strategy
+from specmd_jax.policies.strategy import Strategy
 
 
 class Costs(NamedTuple):

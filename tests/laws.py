@@ -11,7 +11,7 @@ from stepwise import Watched, watch
 from together import choose, evictions, together
 
 from specmd_jax.core.types import ModelShape
-from specmd_jax.strategy import ADMISSIONS, SCOPES, Strategy, make_strategy
+from specmd_jax.policies.strategy import ADMISSIONS, SCOPES, Strategy, make_strategy
 from specmd_jax.traces import DECODE, PAD, PREFILL, Trace
 
 SHAPE = ModelShape(num_layers=3, num_experts=6, top_k=2)

@@ -15,14 +15,14 @@ import oracle
 from oracle.cases import Shape
 
 from specmd_jax.core.types import NEVER, Events, ModelShape
-from specmd_jax.eviction import EVICTIONS
-from specmd_jax.miss import MISSES
-from specmd_jax.policy import Eviction, Miss, Plan, Prefetch, Routing
-from specmd_jax.policy import reads as ALL_READS
-from specmd_jax.prefetch import PREFETCHES
-from specmd_jax.routing import ROUTINGS
+from specmd_jax.policies.base import Eviction, Miss, Plan, Prefetch, Routing
+from specmd_jax.policies.base import reads as ALL_READS
+from specmd_jax.policies.eviction import EVICTIONS
+from specmd_jax.policies.miss import MISSES
+from specmd_jax.policies.prefetch import PREFETCHES
+from specmd_jax.policies.routing import ROUTINGS
+from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.simulate import begin, replay
-from specmd_jax.strategy import Strategy, StrategyParams
 from specmd_jax.timeline import Costs
 from specmd_jax.traces.events import _next_use, _upcoming
 

@@ -8,8 +8,8 @@ import pytest
 
 from specmd_jax.cli.verbs import VERBS
 from specmd_jax.core.errors import InputError
+from specmd_jax.policies.strategy import FAMILIES
 from specmd_jax.report.policy_table import BEGIN, END, policy_table, with_table
-from specmd_jax.strategy import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specmd_jax import guard
 from specmd_jax.choice import Choice, make_setup
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import Event, ModelShape
 from specmd_jax.hardware import get_hardware
 from specmd_jax.metrics import summarise_answer
 from specmd_jax.model_zoo import get_model
+from specmd_jax.policies import prefetch_guard as guard
 from specmd_jax.study import Setup, run
 from specmd_jax.traces.synthetic import SyntheticSpec, generate
 

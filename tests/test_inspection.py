@@ -13,9 +13,9 @@ from specmd_jax.core.errors import InputError
 from specmd_jax.core.quantities import percent
 from specmd_jax.core.types import ModelShape
 from specmd_jax.metrics import count_summary
+from specmd_jax.policies.strategy import make_strategy
 from specmd_jax.report.capacity_split import SENTENCES, split_misses, verdicts
 from specmd_jax.report.inspection import _facts, inspect_trace, show_inspection
-from specmd_jax.strategy import make_strategy
 from specmd_jax.study import Setup, run
 from specmd_jax.traces import DECODE, Trace
 from specmd_jax.traces.analysis import hit_curve, reuse_profile

@@ -22,7 +22,7 @@ from specmd_jax.latency import (
 )
 from specmd_jax.metrics import summarise_answer
 from specmd_jax.model_zoo import get_model
-from specmd_jax.strategy import make_strategy
+from specmd_jax.policies.strategy import make_strategy
 from specmd_jax.study import Setup, run
 from specmd_jax.traces.synthetic import SyntheticSpec, generate
 

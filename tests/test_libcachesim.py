@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specmd_jax.batch import Config, run_batch
-from specmd_jax.strategy import make_strategy
+from specmd_jax.policies.strategy import make_strategy
 from specmd_jax.traces import DECODE, Trace
 
 EXPERTS = 12

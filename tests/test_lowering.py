@@ -9,10 +9,10 @@ import pytest
 
 from specmd_jax.hardware import get_hardware
 from specmd_jax.model_zoo import get_model
+from specmd_jax.policies.strategy import Strategy, make_strategy
 from specmd_jax.pricing import price
 from specmd_jax.simulate import begin, replay
 from specmd_jax.sizing import copies_of
-from specmd_jax.strategy import Strategy, make_strategy
 from specmd_jax.traces import Trace
 from specmd_jax.traces.events import dense_events, first_use
 from specmd_jax.traces.synthetic import SyntheticSpec, generate

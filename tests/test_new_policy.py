@@ -13,7 +13,7 @@ from laws import run as replay_way
 from test_laws import some_trace
 
 from specmd_jax.cli import main
-from specmd_jax.eviction import EVICTIONS
+from specmd_jax.policies.eviction import EVICTIONS
 from specmd_jax.report.policy_table import policy_table
 from specmd_jax.traces import write_trace
 

@@ -8,9 +8,9 @@ import pytest
 
 from specmd_jax import batch
 from specmd_jax.batch import Config, run_batch
-from specmd_jax.eviction.linear import LinearParams
 from specmd_jax.on_chip import EVICTIONS_ON_CHIP, fits_on_chip
-from specmd_jax.strategy import Strategy, StrategyParams, make_strategy
+from specmd_jax.policies.eviction.linear import LinearParams
+from specmd_jax.policies.strategy import Strategy, StrategyParams, make_strategy
 from specmd_jax.traces import DECODE, Trace
 
 LAYERS, EXPERTS, SIZE = 3, 6, 5

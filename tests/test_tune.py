@@ -13,8 +13,8 @@ from specmd_jax.choice import Choice, make_setup
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
 from specmd_jax.model_zoo import get_model
-from specmd_jax.parameters import list_params
-from specmd_jax.strategy_file import read_strategy, write_strategy
+from specmd_jax.policies.params import list_params
+from specmd_jax.policies.strategy_file import read_strategy, write_strategy
 from specmd_jax.traces import Trace, batch_prefill
 from specmd_jax.traces.synthetic import SyntheticSpec, generate
 from specmd_jax.tune import (

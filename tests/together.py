@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from parity import any_eviction
 
-from specmd_jax.eviction import EVICTIONS
-from specmd_jax.policy import Eviction
+from specmd_jax.policies.base import Eviction
+from specmd_jax.policies.eviction import EVICTIONS
 
 
 def evictions(admission: str) -> tuple[str, ...]:

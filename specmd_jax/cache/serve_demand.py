@@ -11,7 +11,7 @@ from specmd_jax.cache.pins import in_flight
 from specmd_jax.cache.setting import Setting, of_pool
 from specmd_jax.core.arrays import row, with_row
 from specmd_jax.core.types import ABSENT, CacheState, Event, Flight, Outcome, State
-from specmd_jax.policy import Plan, Row
+from specmd_jax.policies.base import Plan, Row
 
 
 class Served(NamedTuple):

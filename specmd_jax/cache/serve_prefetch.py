@@ -11,8 +11,8 @@ from specmd_jax.cache.setting import Setting, of_pool, sizes
 from specmd_jax.cache.victims import find_victims
 from specmd_jax.core.arrays import precedes, row, total, with_row
 from specmd_jax.core.types import ABSENT, CacheState, Event, Flight, Outcome, State
+from specmd_jax.policies.strategy import Strategy
 from specmd_jax.ranking import Victims, no_victims
-from specmd_jax.strategy import Strategy
 
 Targets = list[tuple[Int[Array, ""], Int[Array, " N"]]]  # layers, nearest first, with priorities
 

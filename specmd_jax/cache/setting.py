@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Int, Int8
 
 from specmd_jax.core.arrays import row, total, with_row
 from specmd_jax.core.types import ModelShape
-from specmd_jax.strategy import Strategy, StrategyParams
+from specmd_jax.policies.strategy import Strategy, StrategyParams
 
 
 class Setting(NamedTuple):

@@ -105,7 +105,7 @@ class Simulate:
     def choice(self) -> "Choice":
         """Returns what the flags ask for."""
         from specmd_jax.choice import Choice
-        from specmd_jax.parameters import split_assignment
+        from specmd_jax.policies.params import split_assignment
 
         asked = vars(self.cache) | vars(self.machine)
         params = tuple(split_assignment(text) for text in asked.pop("param"))
@@ -149,7 +149,7 @@ def compare_with_optimum(
 ) -> dict[str, Any]:
     """Returns the regret against Belady, with forced admission and with bypass, no prefetch."""
     from specmd_jax.metrics import count_summary, regret
-    from specmd_jax.strategy import make_strategy
+    from specmd_jax.policies.strategy import make_strategy
     from specmd_jax.study import run
 
     capacity = setup.capacity

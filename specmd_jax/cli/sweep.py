@@ -80,7 +80,7 @@ class Axes:
         Raises:
           InputError: a value is empty or no number, or a parameter is given twice.
         """
-        from specmd_jax.parameters import split_assignment
+        from specmd_jax.policies.params import split_assignment
         from specmd_jax.sweep import Grid
 
         axes = {

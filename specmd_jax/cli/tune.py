@@ -96,7 +96,7 @@ class Tune:
     def _tune(self, trace: "Trace", setup: "Setup", spec: "ModelSpec | None") -> dict[str, Any]:
         import numpy as np
 
-        from specmd_jax.strategy_file import write_strategy
+        from specmd_jax.policies.strategy_file import write_strategy
         from specmd_jax.tune import Effort, Goal, knobs_of, tune
         from specmd_jax.tune.knobs import with_values
 

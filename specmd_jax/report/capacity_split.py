@@ -113,7 +113,7 @@ def _slots(trace: Trace) -> dict[int, float]:
 
 
 def _contenders(scope: str, slots: int) -> dict[str, "Setup"]:
-    from specmd_jax.strategy import make_strategy
+    from specmd_jax.policies.strategy import make_strategy
     from specmd_jax.study import Setup
 
     choices = {name: make_strategy(name, scope=scope) for name in ("lru", "lfu", *OPTIMA)}

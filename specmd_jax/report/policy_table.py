@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.policies.strategy import FAMILIES
 from specmd_jax.report.listings import policies
-from specmd_jax.strategy import FAMILIES
 
 BEGIN, END = "<!-- policies: begin -->", "<!-- policies: end -->"
 

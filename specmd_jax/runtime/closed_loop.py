@@ -18,12 +18,12 @@ from specmd_jax.counting import Counts, add_pass
 from specmd_jax.models import Decoder, DecoderConfig, ExpertWeights, Gate, KvCache, apply_expert
 from specmd_jax.models.kv_cache import empty_cache
 from specmd_jax.models.programs import Structure
-from specmd_jax.policy import LOGITS, PREDICTED, PROBS
+from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
+from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.runtime.effects import Computed, bent_choice, computed
 from specmd_jax.runtime.seen import ask_gate
 from specmd_jax.simulate import begin_pass, serve_event
 from specmd_jax.state import Replay
-from specmd_jax.strategy import Strategy, StrategyParams
 
 Tiers = tuple[ExpertWeights, ...]  # of each MoE layer, [precisions, experts, ...]
 

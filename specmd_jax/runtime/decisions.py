@@ -10,8 +10,9 @@ from jaxtyping import Array, Int, Int8, Integer
 from specmd_jax.core.interned import Static
 from specmd_jax.core.types import ABSENT, Event, Flight, ModelShape
 from specmd_jax.counting import Counts
-from specmd_jax.guard import Outlook
-from specmd_jax.miss import MISSES
+from specmd_jax.policies.miss import MISSES
+from specmd_jax.policies.prefetch_guard import Outlook
+from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.runtime.asked_of_all import AskedOfAll
 from specmd_jax.runtime.steps import (
     Decision,
@@ -26,7 +27,6 @@ from specmd_jax.runtime.steps import (
 from specmd_jax.runtime.wire import Wire
 from specmd_jax.simulate import begin
 from specmd_jax.state import Replay
-from specmd_jax.strategy import Strategy, StrategyParams
 from specmd_jax.timeline import NOTHING
 
 STARTS = 8  # numbers of started prefetches that are decided at once: it costs little more than one

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
-from specmd_jax.guard import Outlook
+from specmd_jax.policies.prefetch_guard import Outlook
 from specmd_jax.runtime.demand import Moment
 from specmd_jax.runtime.link import Link
 from specmd_jax.runtime.work import Work

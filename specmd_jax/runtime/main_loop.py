@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int, Int8
 
 from specmd_jax.core.types import Event
 from specmd_jax.models import DecoderConfig
+from specmd_jax.policies.strategy import Strategy
 from specmd_jax.runtime.computing import Computing
 from specmd_jax.runtime.decisions import Place
 from specmd_jax.runtime.demand import Moment, event_of
@@ -30,7 +31,6 @@ from specmd_jax.runtime.walk import Walk
 from specmd_jax.runtime.watchdog import Watching
 from specmd_jax.runtime.waves import combine_now
 from specmd_jax.runtime.work import Work, sure_work, work_of
-from specmd_jax.strategy import Strategy
 
 Result = TypeVar("Result")
 

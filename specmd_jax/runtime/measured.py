@@ -10,7 +10,7 @@ import numpy as np
 
 from specmd_jax.metrics import count_summary
 from specmd_jax.models import Forward, Sampling, stream_tokens
-from specmd_jax.policy import LOGITS
+from specmd_jax.policies.base import LOGITS
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.link import DirectLink
 from specmd_jax.runtime.recorder import Recorder

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Integer
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import LOGIT_ONE, NEVER, ONE, Events
-from specmd_jax.policy import LOGITS, NEXT_USE, PREDICTED, PROBS, UPCOMING
+from specmd_jax.policies.base import LOGITS, NEXT_USE, PREDICTED, PROBS, UPCOMING
 from specmd_jax.traces.trace import PAD, PREFILL, Trace
 
 LOGIT_LIMIT = 1 << 12  # logits beyond this are no router's: the fixed point would overflow

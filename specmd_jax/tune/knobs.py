@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.parameters import list_params
-from specmd_jax.strategy import StrategyParams
+from specmd_jax.policies.params import list_params
+from specmd_jax.policies.strategy import StrategyParams
 
 
 class Knob(NamedTuple):

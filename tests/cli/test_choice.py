@@ -4,9 +4,9 @@ import pytest
 
 from specmd_jax.choice import Choice, describe, make_setup, parse_seconds
 from specmd_jax.core.errors import InputError
-from specmd_jax.named import STRATEGIES
-from specmd_jax.parameters import RANGES, list_params, set_params, set_seed
-from specmd_jax.strategy import FAMILIES, StrategyParams
+from specmd_jax.policies.params import RANGES, list_params, set_params, set_seed
+from specmd_jax.policies.published import STRATEGIES
+from specmd_jax.policies.strategy import FAMILIES, StrategyParams
 from specmd_jax.sweep import Grid
 
 

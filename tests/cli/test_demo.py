@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from specmd_jax.named import STRATEGIES
+from specmd_jax.policies.published import STRATEGIES
 from specmd_jax.runtime import demonstration
 
 from .conftest import Specmd

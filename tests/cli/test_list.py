@@ -9,8 +9,8 @@ import pytest
 from specmd_jax.cli import main
 from specmd_jax.hardware import HARDWARE
 from specmd_jax.model_zoo import MODELS
-from specmd_jax.named import NOT_EXPRESSIBLE, STRATEGIES
-from specmd_jax.strategy import FAMILIES
+from specmd_jax.policies.published import NOT_EXPRESSIBLE, STRATEGIES
+from specmd_jax.policies.strategy import FAMILIES
 from specmd_jax.traces import IMPORTERS
 
 from .conftest import Specmd

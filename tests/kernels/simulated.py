@@ -8,8 +8,8 @@ from jaxtyping import Array, Int
 
 from specmd_jax.core.types import Events, ModelShape
 from specmd_jax.counting import Counts
+from specmd_jax.policies.strategy import make_strategy
 from specmd_jax.simulate import begin, replay
-from specmd_jax.strategy import make_strategy
 
 
 def simulator_counts(

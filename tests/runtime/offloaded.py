@@ -8,13 +8,13 @@ from models.small import CONFIG, small_decoder
 
 from specmd_jax.metrics import count_summary
 from specmd_jax.models import Pass, generate
-from specmd_jax.policy import NEXT_USE
+from specmd_jax.policies.base import NEXT_USE
+from specmd_jax.policies.strategy import FAMILIES, make_strategy
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.recorder import Recorder
 from specmd_jax.runtime.seen import Wanted
 from specmd_jax.runtime.staging import Staging
 from specmd_jax.runtime.store import ExpertStore
-from specmd_jax.strategy import FAMILIES, make_strategy
 from specmd_jax.study import Setup
 from specmd_jax.traces import Trace
 

@@ -12,6 +12,7 @@ import pytest
 from runtime.offloaded import ALL, CONFIG, PROMPTS, make_setup, offloaded, run
 from specmd_jax.core.errors import InputError
 from specmd_jax.models import generate
+from specmd_jax.policies.strategy import FAMILIES
 from specmd_jax.runtime import slots as slots_module
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.link import ATTEMPTS, DirectLink, Transfer, TransferFailed
@@ -20,7 +21,6 @@ from specmd_jax.runtime.prefetch_loop import PrefetchLoop
 from specmd_jax.runtime.staging import Staging
 from specmd_jax.runtime.store import Packed
 from specmd_jax.runtime.watchdog import Watchdog, WatchdogFailed
-from specmd_jax.strategy import FAMILIES
 
 NEW = 6
 PATIENCE_S = 60.0  # a run that takes longer hangs

@@ -24,11 +24,11 @@ from specmd_jax.models import (
     resident,
     stream_tokens,
 )
+from specmd_jax.policies.strategy import make_strategy
 from specmd_jax.runtime.record import Continuation, record
 from specmd_jax.runtime.recorder import Recorder
 from specmd_jax.runtime.recording_model import RecordingModel
 from specmd_jax.runtime.seen import Seen, Wanted
-from specmd_jax.strategy import make_strategy
 from specmd_jax.study import Setup, run
 from specmd_jax.traces import DECODE, PAD, PREFILL, Trace, read_trace, write_trace
 from specmd_jax.traces.events import dense_events

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from specmd_jax.guard import Outlook
+from specmd_jax.policies.prefetch_guard import Outlook
 from specmd_jax.runtime.demand import Moment
 from specmd_jax.runtime.link import ThrottledLink
 from specmd_jax.runtime.prefetch_loop import Prefetched, PrefetchLoop

@@ -1,0 +1,69 @@
+"""Least-Stale: copies not touched in this pass leave first, processed layers before upcoming.
+
+Stale copies of layers already passed go in layer order, then stale ones of layers to come,
+farthest first; current copies only when nothing stale is left.
+
+Source: SpecMD 4.2, reading R3: fits "left", Figure 9 and A.3 of the paper.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from specmd_jax.core.arrays import row, with_row, zeros
+from specmd_jax.core.types import CacheState, Event, ModelShape, Outcome
+from specmd_jax.policies.base import Eviction
+
+
+class LeastStaleParams(NamedTuple):
+    protect_current_right: Bool[Array, ""] | bool = False  # from prefetches, never from demand
+
+
+class LeastStaleState(NamedTuple):
+    latest_pass: Int[Array, "L N"]  # in which it was used, or for which it was prefetched
+
+
+def init(params: LeastStaleParams, shape: ModelShape) -> LeastStaleState:
+    return LeastStaleState(zeros(shape) - 1)
+
+
+def current(state: LeastStaleState, event: Event) -> Bool[Array, "L N"]:
+    """Returns the experts used in this pass or selected for it or a later one."""
+    return state.latest_pass >= event.step
+
+
+def score(
+    params: LeastStaleParams, state: LeastStaleState, cache: CacheState, event: Event
+) -> Int[Array, "L N"]:
+    layers, experts = cache.tier.shape
+    position = jnp.arange(layers * experts, dtype=jnp.int32).reshape(layers, experts)
+    left = jnp.arange(layers)[:, None] < event.layer
+    stale_rank = jnp.where(left, position, 2 * layers * experts - 1 - position)
+    current_rank = jnp.where(left, 2, 3) * (layers * experts) + position
+    return jnp.where(current(state, event), current_rank, stale_rank)
+
+
+def update(
+    params: LeastStaleParams,
+    state: LeastStaleState,
+    cache: CacheState,
+    event: Event,
+    outcome: Outcome,
+) -> LeastStaleState:
+    before = row(state.latest_pass, outcome.layer)
+    touched = outcome.used | outcome.named
+    after = jnp.where(touched, jnp.maximum(before, outcome.step), before)
+    return LeastStaleState(with_row(state.latest_pass, outcome.layer, after))
+
+
+def shield(
+    params: LeastStaleParams, state: LeastStaleState, cache: CacheState, event: Event
+) -> Bool[Array, "L N"]:
+    right = jnp.arange(cache.tier.shape[0])[:, None] > event.layer
+    return current(state, event) & right & params.protect_current_right
+
+
+policy = Eviction(
+    init, score, update, LeastStaleParams(), shield=shield, distinct=True, doc=__doc__
+)

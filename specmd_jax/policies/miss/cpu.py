@@ -1,0 +1,23 @@
+"""Compute a missing expert on the host when few tokens need it, else load it.
+
+Source: Fiddler (arXiv 2402.07033): host cost 7 a token against 70 for a transfer; lossless.
+"""
+
+from typing import NamedTuple
+
+from jaxtyping import Array, Int
+
+from specmd_jax.core.types import Event, ModelShape
+from specmd_jax.policies.base import Miss, Plan, Row
+from specmd_jax.policies.miss.fetch import load_all
+
+
+class CpuParams(NamedTuple):
+    break_even: Int[Array, ""] | int = 10  # tokens up to which the host is the faster way
+
+
+def plan(params: CpuParams, row: Row, event: Event, shape: ModelShape) -> Plan:
+    return load_all(row)._replace(on_host=row.missing & (event.routed <= params.break_even))
+
+
+policy = Miss(plan, CpuParams(), doc=__doc__)

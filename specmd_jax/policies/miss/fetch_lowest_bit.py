@@ -1,0 +1,16 @@
+"""Load every missing expert at the lowest precision there is.
+
+Source: SpecMD 3.1.2, "Fetch-lowest-bit".
+"""
+
+from specmd_jax.core.types import Event, ModelShape
+from specmd_jax.policies.base import Miss, Plan, Row
+from specmd_jax.policies.miss.fetch import load_all
+
+
+def plan(params: tuple, row: Row, event: Event, shape: ModelShape) -> Plan:
+    everything = load_all(row)
+    return everything._replace(tier=everything.tier + (row.units.shape[0] - 1))
+
+
+policy = Miss(plan, prefetch_last_tier=True, lossless=False, doc=__doc__)

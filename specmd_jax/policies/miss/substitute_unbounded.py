@@ -1,0 +1,15 @@
+"""Replace every missing expert by the best resident one, however far its score.
+
+Source: SpecMD 3.1.2, "Substitution score", whose collapse in quality suggests no bound.
+"""
+
+from specmd_jax.core.types import Event, ModelShape
+from specmd_jax.policies.base import PROBS, Miss, Plan, Row
+from specmd_jax.policies.miss.substitute import swap
+
+
+def plan(params: tuple, row: Row, event: Event, shape: ModelShape) -> Plan:
+    return swap(row, event, row.missing, row.resident & ~event.used)
+
+
+policy = Miss(plan, reads=(PROBS,), lossless=False, doc=__doc__)

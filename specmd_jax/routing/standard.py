@@ -1,8 +1,0 @@
-"""The router's own choice.
-
-Source: SpecMD 3.1.1.
-"""
-
-from specmd_jax.policy import Routing, stateless_init
-
-policy = Routing(stateless_init, None, doc=__doc__)
