@@ -36,7 +36,7 @@ from specmd_jax.runtime.slots import Slots
 from specmd_jax.runtime.store import device_sharding, host_sharding
 from specmd_jax.study import run as simulate
 from specmd_jax.traces import Trace, import_trace, slice_passes
-from specmd_jax.traces.synthetic import SyntheticSpec, generate
+from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 from specmd_kernels import preferred
 
 MODEL = "olmoe-1b-7b-0924"

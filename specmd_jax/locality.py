@@ -13,7 +13,7 @@ from jaxtyping import Float
 from specmd_jax.core.types import ModelShape
 from specmd_jax.traces import PAD, Trace
 from specmd_jax.traces.analysis import hit_curve, reuse_profile
-from specmd_jax.traces.synthetic import SyntheticSpec, generate
+from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 SOURCE = (
     "Qwen3-30B-A3B's locality (lag-1 Jaccard 0.29, top 10/20/40 % of the experts draw "

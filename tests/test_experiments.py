@@ -20,7 +20,7 @@ from specmd_jax.policies.miss import MISSES
 from specmd_jax.policies.routing import ROUTINGS
 from specmd_jax.policies.strategy import make_strategy
 from specmd_jax.traces import Provenance, Trace, write_trace
-from specmd_jax.traces.synthetic import SyntheticSpec, generate
+from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 PNG = b"\x89PNG\r\n\x1a\n"

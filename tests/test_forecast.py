@@ -26,7 +26,7 @@ from specmd_jax.forecast import (
 from specmd_jax.hardware import get_hardware
 from specmd_jax.locality import published_locality, trace_locality
 from specmd_jax.model_zoo import get_model
-from specmd_jax.traces.synthetic import SyntheticSpec, generate
+from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 OLMOE = get_model("olmoe-1b-7b-0924")

@@ -7,7 +7,7 @@ from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
 from specmd_jax.traces import PAD, Trace
 from specmd_jax.traces.analysis import foreseen_recall, foreseen_recall_by_layer
-from specmd_jax.traces.synthetic import SyntheticSpec, generate
+from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 
 def by_hand() -> Trace:

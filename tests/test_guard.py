@@ -16,7 +16,7 @@ from specmd_jax.metrics import summarise_answer
 from specmd_jax.model_zoo import get_model
 from specmd_jax.policies import prefetch_guard as guard
 from specmd_jax.study import Setup, run
-from specmd_jax.traces.synthetic import SyntheticSpec, generate
+from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 SHAPE = ModelShape(num_layers=3, num_experts=6, top_k=2)
 SPEC = get_model("olmoe-1b-7b-0924")

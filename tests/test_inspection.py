@@ -19,7 +19,7 @@ from specmd_jax.report.inspection import _facts, inspect_trace, show_inspection
 from specmd_jax.study import Setup, run
 from specmd_jax.traces import DECODE, Trace
 from specmd_jax.traces.analysis import hit_curve, reuse_profile
-from specmd_jax.traces.synthetic import SyntheticSpec, generate
+from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 SHAPE = ModelShape(num_layers=4, num_experts=16, top_k=2)
 

@@ -24,7 +24,7 @@ from specmd_jax.metrics import summarise_answer
 from specmd_jax.model_zoo import get_model
 from specmd_jax.policies.strategy import make_strategy
 from specmd_jax.study import Setup, run
-from specmd_jax.traces.synthetic import SyntheticSpec, generate
+from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 SPEC = get_model("olmoe-1b-7b-0924")
 LAPTOP = get_hardware("laptop-pcie4-x8")

@@ -15,7 +15,7 @@ from specmd_jax.simulate import begin, replay
 from specmd_jax.sizing import copies_of
 from specmd_jax.traces import Trace
 from specmd_jax.traces.events import dense_events, first_use
-from specmd_jax.traces.synthetic import SyntheticSpec, generate
+from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 MODEL = get_model("olmoe-1b-7b-0924")
 STRATEGIES = {

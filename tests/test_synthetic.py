@@ -9,8 +9,8 @@ from recorded import needs_recorded, recorded
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
 from specmd_jax.traces import analysis
-from specmd_jax.traces.calibration import calibrate, noise_for_recall
-from specmd_jax.traces.synthetic import SyntheticSpec, generate
+from specmd_jax.traces.synthetic.calibration import calibrate, noise_for_recall
+from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 from specmd_jax.traces.trace import DECODE, PREFILL
 
 SMALL = ModelShape(4, 32, 4)

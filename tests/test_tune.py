@@ -16,7 +16,7 @@ from specmd_jax.model_zoo import get_model
 from specmd_jax.policies.params import list_params
 from specmd_jax.policies.strategy_file import read_strategy, write_strategy
 from specmd_jax.traces import Trace, batch_prefill
-from specmd_jax.traces.synthetic import SyntheticSpec, generate
+from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 from specmd_jax.tune import (
     Effort,
     Goal,

@@ -18,7 +18,7 @@ from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
 from specmd_jax.policies.strategy import get_policy, make_strategy
 from specmd_jax.traces import Trace, slice_passes
-from specmd_jax.traces.synthetic import SyntheticSpec, generate
+from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 OLMOE = ModelShape(16, 64, 8)
 POLICIES = ("lru", "lfu", "fld", "least-stale", "score-based")

@@ -10,7 +10,7 @@ import pytest
 from specmd_jax.cli import main
 from specmd_jax.core.types import ModelShape
 from specmd_jax.traces import write_trace
-from specmd_jax.traces.synthetic import SyntheticSpec, generate
+from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 SHAPE = ModelShape(num_layers=4, num_experts=8, top_k=2)
 

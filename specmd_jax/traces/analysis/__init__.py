@@ -1,8 +1,8 @@
 """What a trace is like before any policy is run: skew, locality, reuse, working set, loops."""
 
-from specmd_jax.traces.analysis.demand import Accesses as Accesses
-from specmd_jax.traces.analysis.demand import accesses as accesses
-from specmd_jax.traces.analysis.demand import demand_sizes as demand_sizes
+from specmd_jax.traces.analysis.accesses import Accesses as Accesses
+from specmd_jax.traces.analysis.accesses import accesses as accesses
+from specmd_jax.traces.analysis.accesses import demand_sizes as demand_sizes
 from specmd_jax.traces.analysis.foresight import foreseen_recall as foreseen_recall
 from specmd_jax.traces.analysis.foresight import (
     foreseen_recall_by_layer as foreseen_recall_by_layer,

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from specmd_jax.traces.analysis.demand import Accesses, accesses, previous_use
+from specmd_jax.traces.analysis.accesses import Accesses, accesses, previous_use
 from specmd_jax.traces.trace import Trace
 
 Scope = Literal["global", "layer"]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from specmd_jax.traces.analysis import locality
-from specmd_jax.traces.analysis.demand import demand_sizes
+from specmd_jax.traces.analysis.accesses import demand_sizes
 from specmd_jax.traces.analysis.loops import find_loops
 from specmd_jax.traces.analysis.reuse import exact_from, hit_curve, reuse_profile
 from specmd_jax.traces.analysis.working_set import mean_working_set

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
-from specmd_jax.traces.analysis.demand import accesses, previous_use
+from specmd_jax.traces.analysis.accesses import accesses, previous_use
 from specmd_jax.traces.trace import Trace
 
 

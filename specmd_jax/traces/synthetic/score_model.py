@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from specmd_jax.core.types import ModelShape
 from specmd_jax.traces import analysis
-from specmd_jax.traces.synthetic import NOISE
+from specmd_jax.traces.synthetic.generator import NOISE
 
 SKEWS = np.linspace(0, 3, 13)
 CORRELATIONS = np.linspace(0, 1, 15)

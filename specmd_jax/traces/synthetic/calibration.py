@@ -8,7 +8,8 @@ from jaxtyping import Float
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.traces import analysis
-from specmd_jax.traces.score_model import (
+from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
+from specmd_jax.traces.synthetic.score_model import (
     FRACTIONS,
     RATES,
     Powers,
@@ -17,7 +18,6 @@ from specmd_jax.traces.score_model import (
     fit_decay,
     shares,
 )
-from specmd_jax.traces.synthetic import SyntheticSpec, generate
 from specmd_jax.traces.trace import PREFILL, Trace
 
 LAGS = (1, 2, 4, 8, 16, 32, 64, 128)  # tokens

@@ -1,0 +1,1 @@
+"""Routing drawn from a model of popularity and locality, calibrated on recordings."""
