@@ -3,14 +3,14 @@
     python experiments/kernel_floors.py    # prints the tables of docs/kernels.md
 
 A floor is the slower of reading what must be read once and of the arithmetic, at the rates of the
-makers' sheets (`specmd_jax.hardware`).
+makers' sheets (`specmd_jax.hardware.profiles`).
 """
 
 from typing import NamedTuple
 
 from recordings import markdown_table
 
-from specmd_jax.hardware import get_hardware
+from specmd_jax.hardware.profiles import get_hardware
 from specmd_kernels.sizes import MODELS, Sizes
 
 CHIPS = {"H100": "h100-sxm", "TPU v5e": "tpu-v5e"}

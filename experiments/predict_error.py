@@ -22,12 +22,12 @@ from recordings import RECORDINGS, RESULTS, ROOT, Rows, finish, read_rows, sampl
 
 from specmd_jax.choice import Choice, make_setup
 from specmd_jax.forecast import ERRORS, Question, decode_time, prefill_time
-from specmd_jax.hardware import HardwareProfile, read_profile
+from specmd_jax.hardware.capacity import find_model
+from specmd_jax.hardware.profiles import HardwareProfile, read_profile
 from specmd_jax.latency import Foresight, pass_parts, pass_time
 from specmd_jax.locality import Locality, published_locality, trace_locality
 from specmd_jax.metrics import SIMULATED, summarise_answer
 from specmd_jax.model_zoo import MODELS, ModelSpec, from_config
-from specmd_jax.sizing import find_model
 from specmd_jax.study import Answer, Setup, run
 from specmd_jax.traces import Trace, batch_prefill, import_trace, slice_passes, slice_requests
 from specmd_jax.tune import split_requests

@@ -22,7 +22,7 @@ from runtime_report import draw
 
 from specmd_jax.batch import Config, Tally, run_batch
 from specmd_jax.choice import Choice, make_setup
-from specmd_jax.hardware import HardwareProfile, write_profile
+from specmd_jax.hardware.profiles import HardwareProfile, write_profile
 from specmd_jax.models import open_model, open_tokenizer
 from specmd_jax.models.library import BUNDLED
 from specmd_jax.runtime.engine import OffloadedModel

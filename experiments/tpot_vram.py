@@ -21,7 +21,8 @@ from recordings import RECORDED, RESULTS, Rows, finish, load, read_rows, where
 
 from specmd_jax.choice import Choice, make_setup
 from specmd_jax.forecast import Question, bytes_for, decode_time
-from specmd_jax.hardware import get_hardware
+from specmd_jax.hardware.capacity import find_model
+from specmd_jax.hardware.profiles import get_hardware
 from specmd_jax.locality import published_locality
 from specmd_jax.metrics import SIMULATED, summarise_answer
 from specmd_jax.report.plots import (
@@ -35,7 +36,6 @@ from specmd_jax.report.plots import (
     panels,
     save_picture,
 )
-from specmd_jax.sizing import find_model
 from specmd_jax.study import run
 from specmd_jax.traces import Trace
 

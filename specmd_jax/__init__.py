@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from specmd_jax.choice import Choice, make_setup
     from specmd_jax.core.errors import InputError
-    from specmd_jax.hardware import HardwareProfile, get_hardware
+    from specmd_jax.hardware.profiles import HardwareProfile, get_hardware
     from specmd_jax.metrics import summarise_answer
     from specmd_jax.model_zoo import ModelSpec, get_model
     from specmd_jax.policies.base import Eviction, Miss, Prefetch, Routing

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from specmd_jax.hardware import HardwareProfile
+from specmd_jax.hardware.profiles import HardwareProfile
 from specmd_jax.latency import (
     PassTime,
     Scalar,

@@ -8,7 +8,14 @@ from typing import Any
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
 from specmd_jax.core.units import parse_rate
-from specmd_jax.hardware import HardwareProfile, get_hardware
+from specmd_jax.hardware.capacity import (
+    BASE_PRECISION,
+    copies_of,
+    find_model,
+    free_device_bytes,
+    parse_capacity,
+)
+from specmd_jax.hardware.profiles import HardwareProfile, get_hardware
 from specmd_jax.model_zoo import PRECISIONS, ModelSpec
 from specmd_jax.policies.params import list_params, set_params, set_seed
 from specmd_jax.policies.published import Recipe, get_recipe
@@ -21,13 +28,6 @@ from specmd_jax.policies.strategy import (
     make_strategy,
 )
 from specmd_jax.policies.strategy_file import is_file, read_strategy
-from specmd_jax.sizing import (
-    BASE_PRECISION,
-    copies_of,
-    find_model,
-    free_device_bytes,
-    parse_capacity,
-)
 from specmd_jax.study import STARTS, Setup
 from specmd_jax.traces import Trace
 from specmd_jax.traces.events import check_recorded

@@ -13,7 +13,7 @@ import numpy as np
 
 from specmd_jax.break_even import batch_gain, batch_pass, break_even_acceptance
 from specmd_jax.core.errors import InputError
-from specmd_jax.hardware import HardwareProfile
+from specmd_jax.hardware.profiles import HardwareProfile
 from specmd_jax.latency import PassTime, pass_parts, pass_time
 from specmd_jax.locality import KNEE, Locality
 from specmd_jax.model_zoo import ModelSpec

@@ -22,9 +22,9 @@ from jax import lax
 from jax.scipy.special import gammaln
 from jaxtyping import Array, Float, Int
 
-from specmd_jax.hardware import HardwareProfile
+from specmd_jax.hardware.profiles import HardwareProfile
+from specmd_jax.hardware.roofline import attention_s, expert_roof, head_s, shared_s, transfer_s
 from specmd_jax.model_zoo import ModelSpec
-from specmd_jax.roofline import attention_s, expert_roof, head_s, shared_s, transfer_s
 
 Scalar = Float[Array, ""] | float
 ROUNDS = 24  # of the fixed point between what is prefetched and how long a layer takes

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.hardware import HardwareProfile
-from specmd_jax.model_zoo import ModelSpec
-from specmd_jax.roofline import (
+from specmd_jax.hardware.capacity import BASE_PRECISION, Copies
+from specmd_jax.hardware.profiles import HardwareProfile
+from specmd_jax.hardware.roofline import (
     attention_s,
     expert_roof,
     head_s,
@@ -21,7 +21,7 @@ from specmd_jax.roofline import (
     shared_s,
     transfer_s,
 )
-from specmd_jax.sizing import BASE_PRECISION, Copies
+from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.timeline import Costs
 from specmd_jax.traces import Trace
 

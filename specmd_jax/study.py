@@ -12,11 +12,7 @@ from jaxtyping import Bool
 
 from specmd_jax.batch import Config, Tally, run_batch
 from specmd_jax.core.errors import InputError
-from specmd_jax.hardware import HardwareProfile
-from specmd_jax.model_zoo import ModelSpec
-from specmd_jax.policies.strategy import Strategy, StrategyParams
-from specmd_jax.pricing import Price, price
-from specmd_jax.sizing import (
+from specmd_jax.hardware.capacity import (
     BASE_PRECISION,
     Capacity,
     Copies,
@@ -25,6 +21,10 @@ from specmd_jax.sizing import (
     free_device_bytes,
     parse_capacity,
 )
+from specmd_jax.hardware.profiles import HardwareProfile
+from specmd_jax.model_zoo import ModelSpec
+from specmd_jax.policies.strategy import Strategy, StrategyParams
+from specmd_jax.pricing import Price, price
 from specmd_jax.traces import PAD, Trace
 
 STARTS = ("cold", "popular")

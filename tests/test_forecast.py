@@ -23,7 +23,7 @@ from specmd_jax.forecast import (
     prefill_time,
     share_out,
 )
-from specmd_jax.hardware import get_hardware
+from specmd_jax.hardware.profiles import get_hardware
 from specmd_jax.locality import published_locality, trace_locality
 from specmd_jax.model_zoo import get_model
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
@@ -129,7 +129,9 @@ def test_runs_of_the_runtime_become_measured_rows(tmp_path: Path, monkeypatch: p
     one = {"strategy": "lru", "capacity": "25%", "link_bytes_per_s": 1e8, "ttft_s": 0.1,
            "tpot_s": 0.02, "hit_rate": 0.6}  # fmt: skip
     (tmp_path / "runtime_runs.jsonl").write_text(json.dumps(one) + "\n\n")
-    import_module("specmd_jax.hardware").write_profile(LAPTOP, tmp_path / "machine.json", {})
+    import_module("specmd_jax.hardware.profiles").write_profile(
+        LAPTOP, tmp_path / "machine.json", {}
+    )
     (row,) = module.measured(tmp_path)
     assert row["against"] == "MEASURED" and row["found_s"] == 0.02 and row["estimated_s"] > 0
 

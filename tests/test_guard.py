@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from specmd_jax.choice import Choice, make_setup
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import Event, ModelShape
-from specmd_jax.hardware import get_hardware
+from specmd_jax.hardware.profiles import get_hardware
 from specmd_jax.metrics import summarise_answer
 from specmd_jax.model_zoo import get_model
 from specmd_jax.policies import prefetch_guard as guard

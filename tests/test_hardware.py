@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.hardware import HARDWARE, get_hardware, read_profile, write_profile
+from specmd_jax.hardware.profiles import HARDWARE, get_hardware, read_profile, write_profile
 
 PRESETS = [
     "a100-pcie",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from specmd_jax.break_even import accepted, batch_gain, break_even_acceptance
-from specmd_jax.hardware import get_hardware
+from specmd_jax.hardware.profiles import get_hardware
 from specmd_jax.latency import (
     Foresight,
     PassParts,

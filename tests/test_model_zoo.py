@@ -8,6 +8,7 @@ from recorded import FOLDER, needs_recorded
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
+from specmd_jax.hardware.capacity import find_model
 from specmd_jax.model_zoo import (
     MODELS,
     PRECISIONS,
@@ -17,7 +18,6 @@ from specmd_jax.model_zoo import (
     get_model,
     weight_bytes,
 )
-from specmd_jax.sizing import find_model
 
 MIB, GIB = 2**20, 2**30
 

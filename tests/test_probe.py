@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from specmd_jax.hardware import get_hardware, read_profile, write_profile
-from specmd_jax.probe import KIB, MIB, Effort, fit_link, measure
+from specmd_jax.hardware.probe import KIB, MIB, Effort, fit_link, measure
+from specmd_jax.hardware.profiles import get_hardware, read_profile, write_profile
 
 LITTLE = Effort(sizes=(64 * KIB, 256 * KIB, MIB), memory_bytes=MIB, matrix=64, repeats=3)
 

@@ -5,9 +5,8 @@ import dataclasses
 import pytest
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.hardware import HARDWARE
-from specmd_jax.model_zoo import MODELS
-from specmd_jax.roofline import (
+from specmd_jax.hardware.profiles import HARDWARE
+from specmd_jax.hardware.roofline import (
     Roof,
     attention_s,
     expert_roof,
@@ -17,6 +16,7 @@ from specmd_jax.roofline import (
     shared_s,
     transfer_s,
 )
+from specmd_jax.model_zoo import MODELS
 
 OLMOE, MIXTRAL, V3 = (MODELS[n] for n in ("olmoe-1b-7b-0924", "mixtral-8x7b", "deepseek-v3"))
 A100, PAPER, MAC = (HARDWARE[n] for n in ("a100-sxm", "specmd-paper", "apple-m3-max"))

@@ -11,7 +11,7 @@ from specmd_jax.cli.output import print_json, progress, stdout
 from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
-    from specmd_jax.hardware import HardwareProfile
+    from specmd_jax.hardware.profiles import HardwareProfile
 
 MEASURED = "MEASURED"
 
@@ -33,8 +33,8 @@ class Calibrate:
             raise InputError(f"{self.output} is no .json: --hardware knows a profile by its ending")
         if not self.output.parent.is_dir():
             raise InputError(f"{self.output.parent} is no folder: make it first")
-        from specmd_jax.hardware import write_profile
-        from specmd_jax.probe import measure
+        from specmd_jax.hardware.probe import measure
+        from specmd_jax.hardware.profiles import write_profile
 
         with progress("measuring this machine") as on_progress:
             profile, about = measure(on_progress=on_progress)

@@ -11,7 +11,7 @@ from specmd_jax.cli.output import print_json, stdout
 from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
-    from specmd_jax.hardware import HardwareProfile
+    from specmd_jax.hardware.profiles import HardwareProfile
     from specmd_jax.locality import Locality
     from specmd_jax.model_zoo import ModelSpec
 
@@ -64,7 +64,7 @@ class Predict:
 
     def _machine(self) -> "HardwareProfile":
         from specmd_jax.core.units import parse_bytes, parse_rate
-        from specmd_jax.hardware import get_hardware
+        from specmd_jax.hardware.profiles import get_hardware
         from specmd_jax.model_zoo import PRECISIONS
 
         if self.precision not in PRECISIONS:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from specmd_jax.choice import policy_name
 from specmd_jax.core.quantities import nbytes
-from specmd_jax.hardware import HARDWARE
+from specmd_jax.hardware.profiles import HARDWARE
 from specmd_jax.model_zoo import MODELS
 from specmd_jax.policies.params import list_params
 from specmd_jax.policies.published import NOT_EXPRESSIBLE, STRATEGIES

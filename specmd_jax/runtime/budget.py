@@ -5,13 +5,13 @@ from typing import NamedTuple
 import numpy as np
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.hardware.capacity import BASE_PRECISION, Capacity, Copies, copies_of, parse_capacity
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.models import DecoderConfig
 from specmd_jax.policies.base import NEXT_USE, UPCOMING
 from specmd_jax.policies.strategy import check_strategy
 from specmd_jax.runtime.effects import check_bendable
 from specmd_jax.runtime.store import AS_STORED, ExpertStore
-from specmd_jax.sizing import BASE_PRECISION, Capacity, Copies, copies_of, parse_capacity
 from specmd_jax.study import Setup
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Integer
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
+from specmd_jax.hardware.capacity import BASE_PRECISION, Capacity, Copies, copies_of, parse_capacity
 from specmd_jax.models import Checkpoint, DecoderConfig, ExpertWeights, resident
 from specmd_jax.models.programs import Structure, take_apart
 from specmd_jax.models.quantize import dequantize, quantize
@@ -19,7 +20,6 @@ from specmd_jax.policies.strategy import check_strategy
 from specmd_jax.runtime.closed_loop import Cached, Compared, Exact, Tiers, read_text
 from specmd_jax.runtime.effects import check_bendable
 from specmd_jax.simulate import begin
-from specmd_jax.sizing import BASE_PRECISION, Capacity, Copies, copies_of, parse_capacity
 from specmd_jax.study import Setup
 
 RESAMPLES = 2000

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Integer, Shaped
 
+from specmd_jax.hardware.capacity import BASE_PRECISION
 from specmd_jax.models import Checkpoint, ExpertWeights
 from specmd_jax.models.quantize import PackedExpert, dequantize, quantize
-from specmd_jax.sizing import BASE_PRECISION
 
 Packed = jax.Array | np.ndarray  # [P], one copy of an expert
 AS_STORED = (BASE_PRECISION,)  # one tier: experts as they are given, in whatever precision

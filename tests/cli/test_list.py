@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from specmd_jax.cli import main
-from specmd_jax.hardware import HARDWARE
+from specmd_jax.hardware.profiles import HARDWARE
 from specmd_jax.model_zoo import MODELS
 from specmd_jax.policies.published import NOT_EXPRESSIBLE, STRATEGIES
 from specmd_jax.policies.strategy import FAMILIES

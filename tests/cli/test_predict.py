@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from specmd_jax.forecast import known_band
-from specmd_jax.hardware import get_hardware, write_profile
+from specmd_jax.hardware.profiles import get_hardware, write_profile
 
 from .conftest import Specmd
 

@@ -11,7 +11,7 @@ and the other device times are 0. Transfers and experts on the host keep their o
 from typing import NamedTuple
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.hardware import HardwareProfile
+from specmd_jax.hardware.profiles import HardwareProfile
 from specmd_jax.model_zoo import ModelSpec
 
 _VALUE_BYTES = 2  # of a bf16 weight, activation or cached key

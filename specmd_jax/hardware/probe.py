@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from specmd_jax.hardware import HardwareProfile
+from specmd_jax.hardware.profiles import HardwareProfile
 
 KIB, MIB = 1 << 10, 1 << 20
 LAUNCHES = 2  # jitted calls of a MoE layer in a decode loop: to the gate, and from it

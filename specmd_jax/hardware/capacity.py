@@ -13,7 +13,7 @@ from jaxtyping import Integer
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
 from specmd_jax.core.units import parse_bytes
-from specmd_jax.hardware import HardwareProfile
+from specmd_jax.hardware.profiles import HardwareProfile
 from specmd_jax.model_zoo import ModelSpec, known_models
 
 BASE_PRECISION = "bf16"  # the capacity base of the paper: percent of the bf16 expert bytes

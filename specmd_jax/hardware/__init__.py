@@ -1,0 +1,1 @@
+"""How fast a machine is, how big an expert is on it, and what fits."""
