@@ -24,7 +24,7 @@ from specmd_jax.batch import Config, Tally, run_batch
 from specmd_jax.choice import Choice, make_setup
 from specmd_jax.hardware.profiles import HardwareProfile, write_profile
 from specmd_jax.models import open_model, open_tokenizer
-from specmd_jax.models.library import BUNDLED
+from specmd_jax.models.checkpoints.library import BUNDLED
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.link import ThrottledLink
 from specmd_jax.runtime.measured import Generation, follow, summarise_run, warm_up

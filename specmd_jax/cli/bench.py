@@ -42,7 +42,7 @@ class Bench:
             raise InputError("--policies and --configs are of bench simulator: leave them out")
         from specmd_jax.bench.runtime import bench_runtime
         from specmd_jax.models import open_model
-        from specmd_jax.models.library import BUNDLED
+        from specmd_jax.models.checkpoints.library import BUNDLED
 
         enable_compilation_cache()
         found = bench_runtime(open_model(BUNDLED), tell=say)

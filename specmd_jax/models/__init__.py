@@ -4,19 +4,19 @@ The routed experts are a function handed in (`ExpertFn`), so that a model that i
 whole, an offloading runtime and a kernel all plug in at the same place.
 """
 
-from specmd_jax.models.checkpoint import Checkpoint
+from specmd_jax.models.checkpoints.checkpoint import Checkpoint
+from specmd_jax.models.checkpoints.families import FAMILIES, from_hf
+from specmd_jax.models.checkpoints.library import BUNDLED, open_model, open_tokenizer
+from specmd_jax.models.checkpoints.save import save_olmoe
 from specmd_jax.models.config import DecoderConfig, small_olmoe
 from specmd_jax.models.decoder import Decoder, Gate, Pass
-from specmd_jax.models.experts import ExpertFn, ExpertWeights, apply_expert, init_experts
-from specmd_jax.models.families import FAMILIES, from_hf
+from specmd_jax.models.experts.quantize import PackedExpert, dequantize, quantize
+from specmd_jax.models.experts.resident import resident, trainable
+from specmd_jax.models.experts.weights import ExpertFn, ExpertWeights, apply_expert, init_experts
+from specmd_jax.models.forward import Forward, ResidentModel
 from specmd_jax.models.generate import generate, stream_tokens
-from specmd_jax.models.kv_cache import KvCache, Span, empty_cache
-from specmd_jax.models.library import BUNDLED, open_model, open_tokenizer
-from specmd_jax.models.programs import Forward, ResidentModel
-from specmd_jax.models.quantize import PackedExpert, dequantize, quantize
-from specmd_jax.models.resident import resident, trainable
+from specmd_jax.models.layers.kv_cache import KvCache, Span, empty_cache
 from specmd_jax.models.sampling import Sampling, sample
-from specmd_jax.models.save import save_olmoe
 
 __all__ = [
     "BUNDLED",

@@ -11,14 +11,14 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from specmd_jax.model_zoo import GroupedQuery, Latent, Mixer
-from specmd_jax.models.attention import INIT, GroupedQueryAttention, linear
 from specmd_jax.models.config import DecoderConfig
-from specmd_jax.models.experts import ExpertFn
-from specmd_jax.models.feed_forward import FeedForward
-from specmd_jax.models.kv_cache import KvCache, Remembered, Span, whole
-from specmd_jax.models.latent_attention import LatentAttention
-from specmd_jax.models.norm import make_norm
-from specmd_jax.models.router import choose
+from specmd_jax.models.experts.weights import ExpertFn
+from specmd_jax.models.layers.attention import INIT, GroupedQueryAttention, linear
+from specmd_jax.models.layers.feed_forward import FeedForward
+from specmd_jax.models.layers.kv_cache import KvCache, Remembered, Span, whole
+from specmd_jax.models.layers.latent_attention import LatentAttention
+from specmd_jax.models.layers.norm import make_norm
+from specmd_jax.models.layers.router import choose
 
 
 class Gate(NamedTuple):

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int, Integer, Key
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.models.config import DecoderConfig
-from specmd_jax.models.kv_cache import KvCache, empty_cache
-from specmd_jax.models.programs import Forward
+from specmd_jax.models.forward import Forward
+from specmd_jax.models.layers.kv_cache import KvCache, empty_cache
 from specmd_jax.models.sampling import Sampling, sample
 
 CHUNK = 128  # tokens a sequence that a prefill pass computes

@@ -16,8 +16,8 @@ from specmd_jax.cache import Setting
 from specmd_jax.core.types import LOGIT_ONE, ONE, Event, ModelShape
 from specmd_jax.counting import Counts, add_pass
 from specmd_jax.models import Decoder, DecoderConfig, ExpertWeights, Gate, KvCache, apply_expert
-from specmd_jax.models.kv_cache import empty_cache
-from specmd_jax.models.programs import Structure
+from specmd_jax.models.forward import Structure
+from specmd_jax.models.layers.kv_cache import empty_cache
 from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
 from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.runtime.effects import Computed, bent_choice, computed

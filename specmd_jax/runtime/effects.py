@@ -15,7 +15,7 @@ from specmd_jax.cache import Served
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import Event
 from specmd_jax.models import DecoderConfig, Gate
-from specmd_jax.models.router import affinities
+from specmd_jax.models.layers.router import affinities
 
 
 class Computed(NamedTuple):

@@ -15,7 +15,7 @@ from specmd_jax.batch import Tally
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.jit import make_room_for_programs
 from specmd_jax.models import Decoder, KvCache, Pass
-from specmd_jax.models.programs import take_apart
+from specmd_jax.models.forward import take_apart
 from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
 from specmd_jax.runtime.budget import make_budget
 from specmd_jax.runtime.computing import Computing

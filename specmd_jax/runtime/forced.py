@@ -20,7 +20,7 @@ from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo import GroupedQuery, ModelSpec
 from specmd_jax.models import Decoder, DecoderConfig, ExpertWeights, KvCache, Pass
 from specmd_jax.models.config import Attention, Rope, Router
-from specmd_jax.models.kv_cache import empty_cache
+from specmd_jax.models.layers.kv_cache import empty_cache
 from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.link import DirectLink, Link

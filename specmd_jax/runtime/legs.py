@@ -18,8 +18,8 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from specmd_jax.core.interned import Static
 from specmd_jax.models import Decoder, Gate
-from specmd_jax.models.kv_cache import Remembered, Span
-from specmd_jax.models.programs import Structure, take_apart
+from specmd_jax.models.forward import Structure, take_apart
+from specmd_jax.models.layers.kv_cache import Remembered, Span
 from specmd_jax.runtime.memory import Memory
 from specmd_jax.runtime.message import Form
 from specmd_jax.runtime.seen import ask_gate

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Integer, Shaped
 
 from specmd_jax.core.interned import Static
-from specmd_jax.models.blocks import Weights, as_stack
-from specmd_jax.models.experts import ExpertWeights
-from specmd_jax.models.quantize import PackedExpert
+from specmd_jax.models.experts.blocks import Weights, as_stack
+from specmd_jax.models.experts.quantize import PackedExpert
+from specmd_jax.models.experts.weights import ExpertWeights
 from specmd_jax.runtime.store import Packing
 
 Memory = Shaped[Array, "U page"] | ExpertWeights | PackedExpert

@@ -13,8 +13,8 @@ from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
 from specmd_jax.hardware.capacity import BASE_PRECISION, Capacity, Copies, copies_of, parse_capacity
 from specmd_jax.models import Checkpoint, DecoderConfig, ExpertWeights, resident
-from specmd_jax.models.programs import Structure, take_apart
-from specmd_jax.models.quantize import dequantize, quantize
+from specmd_jax.models.experts.quantize import dequantize, quantize
+from specmd_jax.models.forward import Structure, take_apart
 from specmd_jax.policies.base import NEXT_USE, UPCOMING
 from specmd_jax.policies.strategy import check_strategy
 from specmd_jax.runtime.closed_loop import Cached, Compared, Exact, Tiers, read_text

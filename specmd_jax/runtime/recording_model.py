@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from specmd_jax.models import Decoder, ExpertWeights, KvCache, Pass, resident
-from specmd_jax.models.programs import Structure, take_apart
+from specmd_jax.models.forward import Structure, take_apart
 from specmd_jax.runtime.recorder import Recorder
 from specmd_jax.runtime.seen import Seen, Wanted, see
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Integer, Shaped
 
 from specmd_jax.hardware.capacity import BASE_PRECISION
 from specmd_jax.models import Checkpoint, ExpertWeights
-from specmd_jax.models.quantize import PackedExpert, dequantize, quantize
+from specmd_jax.models.experts.quantize import PackedExpert, dequantize, quantize
 
 Packed = jax.Array | np.ndarray  # [P], one copy of an expert
 AS_STORED = (BASE_PRECISION,)  # one tier: experts as they are given, in whatever precision

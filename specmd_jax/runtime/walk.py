@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from specmd_jax.models import Gate, KvCache, Pass
-from specmd_jax.models.kv_cache import Remembered, Span
+from specmd_jax.models.layers.kv_cache import Remembered, Span
 from specmd_jax.runtime.legs import Arrival, Legs
 from specmd_jax.runtime.memory import Memory
 from specmd_jax.runtime.message import Messages

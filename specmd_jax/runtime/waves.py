@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from specmd_jax.core.interned import Static
-from specmd_jax.models.blocks import Rows, Weights, fill_blocks
 from specmd_jax.models.config import Activation
 from specmd_jax.models.decoder import Gate
-from specmd_jax.models.dispatch import BlockPlan, combine_blocks, plan_blocks
-from specmd_jax.models.dispatch import lay_out as lay_out_rows
+from specmd_jax.models.experts.blocks import Rows, Weights, fill_blocks
+from specmd_jax.models.experts.dispatch import BlockPlan, combine_blocks, plan_blocks
+from specmd_jax.models.experts.dispatch import lay_out as lay_out_rows
 from specmd_jax.runtime.memory import Memory, arrived, read, written
 from specmd_jax.runtime.store import Packing
 from specmd_kernels import Implementation

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from specmd_jax.models import Decoder, Gate, KvCache
-from specmd_jax.models.kv_cache import Remembered, Span
-from specmd_jax.models.programs import Structure
+from specmd_jax.models.forward import Structure
+from specmd_jax.models.layers.kv_cache import Remembered, Span
 from specmd_jax.runtime.memory import Memory
 from specmd_jax.runtime.message import Form
 from specmd_jax.runtime.seen import foresee

@@ -12,8 +12,8 @@ from flax import nnx
 
 from specmd_jax.models import ExpertWeights, empty_cache, resident, trainable
 from specmd_jax.models.config import Activation
-from specmd_jax.models.dispatch import all_blocks, in_blocks
-from specmd_jax.models.experts import apply_expert
+from specmd_jax.models.experts.dispatch import all_blocks, in_blocks
+from specmd_jax.models.experts.weights import apply_expert
 
 from .small import CONFIG, differ, small_decoder, tokens
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from specmd_jax.models.config import Router
-from specmd_jax.models.router import Choice, affinities, choose
+from specmd_jax.models.layers.router import Choice, affinities, choose
 
 TOP_K, EXPERTS = 3, 16
 ROUTERS = {
@@ -46,7 +46,7 @@ def test_the_kernel_chooses_and_learns_alike(
     aims = jax.random.normal(jax.random.key(1), (20, TOP_K))
 
     def run(kernel: str | None) -> tuple[Choice, jax.Array]:
-        monkeypatch.setattr("specmd_jax.models.router.preferred", lambda: kernel)
+        monkeypatch.setattr("specmd_jax.models.layers.router.preferred", lambda: kernel)
 
         def loss(logits: jax.Array) -> tuple[jax.Array, Choice]:
             chosen = choose(logits, None, jnp.ones(20, bool), TOP_K, router)

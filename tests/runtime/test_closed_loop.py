@@ -9,8 +9,8 @@ from models.small import CONFIG, small_decoder
 from specmd_jax.choice import Choice, make_setup
 from specmd_jax.core.errors import InputError
 from specmd_jax.models import resident, small_olmoe
-from specmd_jax.models.programs import take_apart
-from specmd_jax.models.quantize import dequantize, quantize
+from specmd_jax.models.experts.quantize import dequantize, quantize
+from specmd_jax.models.forward import take_apart
 from specmd_jax.runtime.closed_loop import Exact
 from specmd_jax.runtime.effects import stand_ins
 from specmd_jax.runtime.quality import (

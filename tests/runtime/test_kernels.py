@@ -8,8 +8,9 @@ import pytest
 from models.small import CONFIG, small_decoder
 
 from runtime.offloaded import ALL, DECODER, EXPERTS, PROMPTS, make_setup, offloaded, run
-from specmd_jax.models import ExpertWeights, ResidentModel, quantize, small_olmoe
-from specmd_jax.models.blocks import as_stack
+from specmd_jax.models import ExpertWeights, ResidentModel, small_olmoe
+from specmd_jax.models.experts.blocks import as_stack
+from specmd_jax.models.experts.weights import quantize
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.staging import Staging
 from specmd_jax.runtime.store import ExpertStore

@@ -17,8 +17,8 @@ from models.small import small_decoder
 from specmd_jax.choice import Choice, make_setup
 from specmd_jax.metrics import count_summary
 from specmd_jax.models import resident, small_olmoe
-from specmd_jax.models.kv_cache import empty_cache
-from specmd_jax.models.programs import take_apart
+from specmd_jax.models.forward import take_apart
+from specmd_jax.models.layers.kv_cache import empty_cache
 from specmd_jax.runtime.closed_loop import Exact
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.quality import Quality, Reading, measure

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from specmd_jax.models.config import DecoderConfig
-from specmd_jax.models.experts import ExpertWeights
-from specmd_jax.models.tensor_files import TensorFiles
-from specmd_jax.models.tensor_names import (
+from specmd_jax.models.checkpoints.tensor_files import TensorFiles
+from specmd_jax.models.checkpoints.tensor_names import (
     ExpertNames,
     FusedExperts,
     InterleavedExperts,
     SeparateExperts,
     expert_names,
 )
+from specmd_jax.models.config import DecoderConfig
+from specmd_jax.models.experts.weights import ExpertWeights
 
 _ALIGNMENT = 64  # bytes: the CPU backend then takes the buffer over without a copy
 

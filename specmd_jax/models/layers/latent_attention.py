@@ -8,11 +8,11 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from specmd_jax.model_zoo import Latent
-from specmd_jax.models.attention import linear, weigh
 from specmd_jax.models.config import DecoderConfig
-from specmd_jax.models.kv_cache import Remembered, Span, remember
-from specmd_jax.models.norm import rms_norm
-from specmd_jax.models.rope import rotate
+from specmd_jax.models.layers.attention import linear, weigh
+from specmd_jax.models.layers.kv_cache import Remembered, Span, remember
+from specmd_jax.models.layers.norm import rms_norm
+from specmd_jax.models.layers.rope import rotate
 
 _LATENT_EPS = 1e-6  # of the norms inside, whatever the model's other norms add
 

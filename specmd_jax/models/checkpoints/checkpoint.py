@@ -11,13 +11,13 @@ from flax import nnx
 from jaxtyping import Array
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.models.checkpoints.expert_files import read_experts
+from specmd_jax.models.checkpoints.families import from_hf
+from specmd_jax.models.checkpoints.tensor_files import TensorFiles
+from specmd_jax.models.checkpoints.tensor_names import tensor_name
 from specmd_jax.models.config import DecoderConfig
 from specmd_jax.models.decoder import Decoder
-from specmd_jax.models.expert_files import read_experts
-from specmd_jax.models.experts import ExpertWeights
-from specmd_jax.models.families import from_hf
-from specmd_jax.models.tensor_files import TensorFiles
-from specmd_jax.models.tensor_names import tensor_name
+from specmd_jax.models.experts.weights import ExpertWeights
 
 
 class Checkpoint:

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo import BUNDLED, bundled_folder
-from specmd_jax.models.checkpoint import Checkpoint
+from specmd_jax.models.checkpoints.checkpoint import Checkpoint
 
 FILES = ("*.safetensors", "*.json")  # what is fetched of a repository
 

@@ -11,9 +11,9 @@ from jaxtyping import Array, Bool, Float
 
 from specmd_jax.model_zoo import GroupedQuery
 from specmd_jax.models.config import DecoderConfig
-from specmd_jax.models.kv_cache import Remembered, Span, remember
-from specmd_jax.models.norm import rms_norm
-from specmd_jax.models.rope import rotate
+from specmd_jax.models.layers.kv_cache import Remembered, Span, remember
+from specmd_jax.models.layers.norm import rms_norm
+from specmd_jax.models.layers.rope import rotate
 
 INIT = nnx.initializers.normal(0.02)
 

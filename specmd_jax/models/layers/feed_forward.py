@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from specmd_jax.models.attention import linear
 from specmd_jax.models.config import Activation
+from specmd_jax.models.layers.attention import linear
 
 
 class FeedForward(nnx.Module):

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from specmd_jax.models.config import Activation
-from specmd_jax.models.experts import ExpertWeights, apply_expert
-from specmd_jax.models.quantize import PackedExpert
+from specmd_jax.models.experts.quantize import PackedExpert
+from specmd_jax.models.experts.weights import ExpertWeights, apply_expert
 from specmd_kernels import Activation as KernelActivation
 from specmd_kernels import Implementation, Slots, preferred, slot_ffn
 

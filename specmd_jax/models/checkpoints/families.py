@@ -12,7 +12,7 @@ from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo import GroupedQuery, Latent, ModelSpec, from_config
 from specmd_jax.model_zoo.hf_config import read_json
 from specmd_jax.models.config import Activation, Attention, DecoderConfig, Rope, Router
-from specmd_jax.models.hf_rope import read_rope, softmax_correction
+from specmd_jax.models.layers.hf_rope import read_rope, softmax_correction
 
 
 def from_hf(config: Mapping[str, Any] | str | Path) -> DecoderConfig:

@@ -3,8 +3,8 @@
 from jaxtyping import Array
 
 from specmd_jax.models.config import DecoderConfig
-from specmd_jax.models.dispatch import all_blocks, in_blocks
-from specmd_jax.models.experts import ExpertFn, ExpertWeights
+from specmd_jax.models.experts.dispatch import all_blocks, in_blocks
+from specmd_jax.models.experts.weights import ExpertFn, ExpertWeights
 from specmd_kernels import Implementation
 
 

@@ -15,9 +15,9 @@ from jaxtyping import Array, Int
 from specmd_jax.core.interned import Static
 from specmd_jax.models.config import DecoderConfig
 from specmd_jax.models.decoder import Decoder, Pass
-from specmd_jax.models.experts import ExpertWeights
-from specmd_jax.models.kv_cache import KvCache
-from specmd_jax.models.resident import resident
+from specmd_jax.models.experts.resident import resident
+from specmd_jax.models.experts.weights import ExpertWeights
+from specmd_jax.models.layers.kv_cache import KvCache
 from specmd_kernels import Implementation
 
 

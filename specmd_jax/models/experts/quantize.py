@@ -20,7 +20,7 @@ from jaxtyping import Array, BFloat16, Float, Shaped, UInt8
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo.precision import GROUP
-from specmd_jax.models.experts import ExpertWeights
+from specmd_jax.models.experts.weights import ExpertWeights
 
 _FLOATS = {"fp32": np.float32, "bf16": ml_dtypes.bfloat16}
 _INTS = {"int8": 8, "int4": 4, "int2": 2}  # bits a weight

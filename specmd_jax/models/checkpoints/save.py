@@ -15,11 +15,11 @@ from jaxtyping import Shaped
 from safetensors.numpy import save_file
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.models.checkpoints.families import from_hf
+from specmd_jax.models.checkpoints.tensor_names import expert_names, tensor_name
 from specmd_jax.models.config import DecoderConfig
 from specmd_jax.models.decoder import Decoder
-from specmd_jax.models.experts import ExpertWeights
-from specmd_jax.models.families import from_hf
-from specmd_jax.models.tensor_names import expert_names, tensor_name
+from specmd_jax.models.experts.weights import ExpertWeights
 
 
 def save_olmoe(

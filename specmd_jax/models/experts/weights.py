@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from specmd_jax.models.config import Activation, DecoderConfig
-from specmd_jax.models.feed_forward import gated
+from specmd_jax.models.layers.feed_forward import gated
 
 
 class ExpertWeights(NamedTuple):

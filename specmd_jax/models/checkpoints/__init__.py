@@ -1,0 +1,1 @@
+"""Models on disk: families, tensor names, safetensors files, the bundled model."""

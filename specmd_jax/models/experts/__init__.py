@@ -1,0 +1,1 @@
+"""Routed experts: their weights, packed copies, and the feed-forward over them."""
