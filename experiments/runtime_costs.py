@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from specmd_jax.timeline import Costs
+from specmd_jax.simulator.timeline import Costs
 
 TICK_S = 1e-6
 

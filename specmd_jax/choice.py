@@ -28,9 +28,9 @@ from specmd_jax.policies.strategy import (
     make_strategy,
 )
 from specmd_jax.policies.strategy_file import is_file, read_strategy
+from specmd_jax.simulator.events import check_recorded
 from specmd_jax.study import STARTS, Setup
 from specmd_jax.traces import Trace
-from specmd_jax.traces.events import check_recorded
 
 _UNSAID = ("none", "fetch", "standard")  # the defaults, which labels leave out
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from specmd_jax.batch import Config, Tally, run_batch
 from specmd_jax.core.errors import InputError
 from specmd_jax.hardware.capacity import (
     BASE_PRECISION,
@@ -24,7 +23,8 @@ from specmd_jax.hardware.capacity import (
 from specmd_jax.hardware.profiles import HardwareProfile
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.policies.strategy import Strategy, StrategyParams
-from specmd_jax.pricing import Price, price
+from specmd_jax.simulator.batch import Config, Tally, run_batch
+from specmd_jax.simulator.pricing import Price, price
 from specmd_jax.traces import PAD, Trace
 
 STARTS = ("cold", "popular")

@@ -22,9 +22,9 @@ from specmd_jax.policies.miss import MISSES
 from specmd_jax.policies.prefetch import PREFETCHES
 from specmd_jax.policies.routing import ROUTINGS
 from specmd_jax.policies.strategy import Strategy, StrategyParams
-from specmd_jax.simulate import begin, replay
-from specmd_jax.timeline import Costs
-from specmd_jax.traces.events import _next_use, _upcoming
+from specmd_jax.simulator.events import _next_use, _upcoming
+from specmd_jax.simulator.scan import begin, replay
+from specmd_jax.simulator.timeline import Costs
 
 
 @dataclass(frozen=True)

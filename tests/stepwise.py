@@ -7,11 +7,11 @@ import jax
 import numpy as np
 
 from specmd_jax.core.types import ModelShape
-from specmd_jax.counting import Counts
 from specmd_jax.policies.strategy import Strategy, StrategyParams
-from specmd_jax.simulate import begin, replay
+from specmd_jax.simulator.counts import Counts
+from specmd_jax.simulator.events import dense_events, first_use
+from specmd_jax.simulator.scan import begin, replay
 from specmd_jax.traces import Trace
-from specmd_jax.traces.events import dense_events, first_use
 
 
 class Watched(NamedTuple):

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from specmd_jax.batch import Config, run_batch
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
 from specmd_jax.model_zoo import get_model
 from specmd_jax.policies.miss import MISSES
 from specmd_jax.policies.routing import ROUTINGS
 from specmd_jax.policies.strategy import make_strategy
+from specmd_jax.simulator.batch import Config, run_batch
 from specmd_jax.traces import Provenance, Trace, write_trace
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 

@@ -26,13 +26,13 @@ from laws import (
 )
 from laws import run as replay_way
 
-from specmd_jax import batch
-from specmd_jax.batch import Config, Tally, run_batch
 from specmd_jax.core.errors import InputError
 from specmd_jax.policies.base import Eviction, stateless_init, stateless_update
 from specmd_jax.policies.eviction import EVICTIONS
 from specmd_jax.policies.strategy import SCOPES, Strategy, make_strategy
-from specmd_jax.timeline import Costs
+from specmd_jax.simulator import batch
+from specmd_jax.simulator.batch import Config, Tally, run_batch
+from specmd_jax.simulator.timeline import Costs
 from specmd_jax.traces import Trace
 
 given_some = partial(

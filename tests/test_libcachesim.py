@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specmd_jax.batch import Config, run_batch
 from specmd_jax.policies.strategy import make_strategy
+from specmd_jax.simulator.batch import Config, run_batch
 from specmd_jax.traces import DECODE, Trace
 
 EXPERTS = 12

@@ -11,10 +11,10 @@ from specmd_jax.hardware.capacity import copies_of
 from specmd_jax.hardware.profiles import get_hardware
 from specmd_jax.model_zoo import get_model
 from specmd_jax.policies.strategy import Strategy, make_strategy
-from specmd_jax.pricing import price
-from specmd_jax.simulate import begin, replay
+from specmd_jax.simulator.events import dense_events, first_use
+from specmd_jax.simulator.pricing import price
+from specmd_jax.simulator.scan import begin, replay
 from specmd_jax.traces import Trace
-from specmd_jax.traces.events import dense_events, first_use
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 MODEL = get_model("olmoe-1b-7b-0924")

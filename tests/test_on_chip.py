@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from specmd_jax import batch
-from specmd_jax.batch import Config, run_batch
-from specmd_jax.on_chip import EVICTIONS_ON_CHIP, fits_on_chip
 from specmd_jax.policies.eviction.linear import LinearParams
 from specmd_jax.policies.strategy import Strategy, StrategyParams, make_strategy
+from specmd_jax.simulator import batch
+from specmd_jax.simulator.batch import Config, run_batch
+from specmd_jax.simulator.fused import EVICTIONS_ON_CHIP, fits_on_chip
 from specmd_jax.traces import DECODE, Trace
 
 LAYERS, EXPERTS, SIZE = 3, 6, 5

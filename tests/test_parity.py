@@ -27,7 +27,7 @@ from oracle.clock import Window
 from oracle.data import Costs
 from parity import Program, expected, simulated
 
-from specmd_jax.timeline import startable
+from specmd_jax.simulator.timeline import startable
 
 SMALL = Shape(3, 6, 2, passes=12, tiers=1, lookahead=1, ahead=1)
 WIDE = Shape(2, 9, 4, passes=14, tiers=3, lookahead=1, ahead=1)

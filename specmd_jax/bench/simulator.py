@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd_jax.batch import Config, run_batch
 from specmd_jax.bench import peers
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
 from specmd_jax.policies.strategy import get_policy, make_strategy
+from specmd_jax.simulator.batch import Config, run_batch
 from specmd_jax.traces import Trace, slice_passes
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from specmd_jax.core.types import Event, ModelShape
-from specmd_jax.state import Replay
+from specmd_jax.simulator.state import Replay
 
 
 class AskedOfAll(NamedTuple):

@@ -12,9 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from specmd_jax.cache import Setting
 from specmd_jax.core.types import LOGIT_ONE, ONE, Event, ModelShape
-from specmd_jax.counting import Counts, add_pass
 from specmd_jax.models import Decoder, DecoderConfig, ExpertWeights, Gate, KvCache, apply_expert
 from specmd_jax.models.forward import Structure
 from specmd_jax.models.layers.kv_cache import empty_cache
@@ -22,8 +20,10 @@ from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
 from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.runtime.effects import Computed, bent_choice, computed
 from specmd_jax.runtime.seen import ask_gate
-from specmd_jax.simulate import begin_pass, serve_event
-from specmd_jax.state import Replay
+from specmd_jax.simulator.cache import Setting
+from specmd_jax.simulator.counts import Counts, add_pass
+from specmd_jax.simulator.scan import begin_pass, serve_event
+from specmd_jax.simulator.state import Replay
 
 Tiers = tuple[ExpertWeights, ...]  # of each MoE layer, [precisions, experts, ...]
 

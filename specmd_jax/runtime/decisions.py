@@ -9,7 +9,6 @@ from jaxtyping import Array, Int, Int8, Integer
 
 from specmd_jax.core.interned import Static
 from specmd_jax.core.types import ABSENT, Event, Flight, ModelShape
-from specmd_jax.counting import Counts
 from specmd_jax.policies.miss import MISSES
 from specmd_jax.policies.prefetch_guard import Outlook
 from specmd_jax.policies.strategy import Strategy, StrategyParams
@@ -25,9 +24,10 @@ from specmd_jax.runtime.steps import (
     decide_now,
 )
 from specmd_jax.runtime.wire import Wire
-from specmd_jax.simulate import begin
-from specmd_jax.state import Replay
-from specmd_jax.timeline import NOTHING
+from specmd_jax.simulator.counts import Counts
+from specmd_jax.simulator.scan import begin
+from specmd_jax.simulator.state import Replay
+from specmd_jax.simulator.timeline import NOTHING
 
 STARTS = 8  # numbers of started prefetches that are decided at once: it costs little more than one
 

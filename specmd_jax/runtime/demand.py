@@ -12,7 +12,7 @@ from jaxtyping import Float, Integer
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import LOGIT_ONE, ONE, Event
 from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
-from specmd_jax.traces.events import LOGIT_LIMIT
+from specmd_jax.simulator.events import LOGIT_LIMIT
 
 
 class Asked(NamedTuple):

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int8
 
-from specmd_jax.cache import Served
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import Event
 from specmd_jax.models import DecoderConfig, Gate
 from specmd_jax.models.layers.router import affinities
+from specmd_jax.simulator.cache import Served
 
 
 class Computed(NamedTuple):

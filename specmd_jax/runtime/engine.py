@@ -11,7 +11,6 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Int
 
-from specmd_jax.batch import Tally
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.jit import make_room_for_programs
 from specmd_jax.models import Decoder, KvCache, Pass
@@ -35,6 +34,7 @@ from specmd_jax.runtime.staging import Staging
 from specmd_jax.runtime.store import ExpertStore, device_sharding
 from specmd_jax.runtime.walk import Walk
 from specmd_jax.runtime.whole_pass import Hoped, run_whole
+from specmd_jax.simulator.batch import Tally
 from specmd_jax.study import Answer, Setup
 from specmd_kernels import Implementation
 

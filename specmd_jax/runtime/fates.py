@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from specmd_jax.cache import Served
 from specmd_jax.core.types import Event
 from specmd_jax.models import DecoderConfig, Gate
 from specmd_jax.models.layers.router import NO_EXPERT
 from specmd_jax.runtime.effects import bent_choice, computed
+from specmd_jax.simulator.cache import Served
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -13,18 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Int8
 
-from specmd_jax.cache import Served, Setting
 from specmd_jax.core.interned import Static
 from specmd_jax.core.jit import quick_jit
 from specmd_jax.core.types import Event, Flight, ModelShape
-from specmd_jax.counting import Counts
 from specmd_jax.policies.prefetch_guard import Outlook
 from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.runtime.wire import Wire
-from specmd_jax.simulate import Service, begin_pass, serve_event, serve_hits
-from specmd_jax.speculation import Told
-from specmd_jax.state import Replay
-from specmd_jax.timeline import NOTHING, Link
+from specmd_jax.simulator.cache import Served, Setting
+from specmd_jax.simulator.counts import Counts
+from specmd_jax.simulator.prefetching import Told
+from specmd_jax.simulator.scan import Service, begin_pass, serve_event, serve_hits
+from specmd_jax.simulator.state import Replay
+from specmd_jax.simulator.timeline import NOTHING, Link
 
 REMAINING_TICKS = 1  # of a copy in flight at the gate: it has not landed
 

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from specmd_jax.batch import CONFIGS_PER_TILE
 from specmd_jax.core.errors import InputError
 from specmd_jax.metrics import summarise_answer
 from specmd_jax.model_zoo import ModelSpec
+from specmd_jax.simulator.batch import CONFIGS_PER_TILE
 from specmd_jax.study import Answer, Setup, run
 from specmd_jax.traces import Trace, slice_passes, slice_requests
 from specmd_jax.tune.knobs import Knob, values_at, with_values

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from specmd_jax.cache import Setting
 from specmd_jax.core.arrays import row, total
 from specmd_jax.core.types import Event, Events, ModelShape
 from specmd_jax.hardware.capacity import copies_of, find_model, free_device_bytes, parse_capacity
@@ -27,11 +26,12 @@ from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.policies.base import NEXT_USE
 from specmd_jax.policies.eviction import EVICTIONS
 from specmd_jax.policies.strategy import Strategy, StrategyParams
-from specmd_jax.simulate import begin, begin_pass, serve_event
-from specmd_jax.state import Replay
+from specmd_jax.simulator.cache import Setting
+from specmd_jax.simulator.events import dense_events, first_use
+from specmd_jax.simulator.scan import begin, begin_pass, serve_event
+from specmd_jax.simulator.state import Replay
 from specmd_jax.study import Setup
 from specmd_jax.traces import Trace
-from specmd_jax.traces.events import dense_events, first_use
 from specmd_jax.tune.knobs import Knob, values_at
 
 LINEAR = ("linear", "hobbit")  # evictions whose score is a sum of weights times features

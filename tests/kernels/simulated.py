@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from specmd_jax.core.types import Events, ModelShape
-from specmd_jax.counting import Counts
 from specmd_jax.policies.strategy import make_strategy
-from specmd_jax.simulate import begin, replay
+from specmd_jax.simulator.counts import Counts
+from specmd_jax.simulator.scan import begin, replay
 
 
 def simulator_counts(

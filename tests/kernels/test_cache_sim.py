@@ -12,9 +12,9 @@ from lowering import lowered
 from simulated import simulator_counts
 
 from specmd_jax.core.types import ModelShape
-from specmd_jax.on_chip import kernel_policy
 from specmd_jax.policies.eviction import EVICTIONS
 from specmd_jax.policies.eviction.linear import LinearParams
+from specmd_jax.simulator.fused import kernel_policy
 from specmd_kernels import CachePolicy, Implementation, SimCounts, cache_sim
 from specmd_kernels.cache_sim import pallas_gpu, pallas_tpu, reference, xla
 from specmd_kernels.cache_sim.arg_specs import ODD, REAL, SimSizes, draw

@@ -29,9 +29,9 @@ from specmd_jax.runtime.record import Continuation, record
 from specmd_jax.runtime.recorder import Recorder
 from specmd_jax.runtime.recording_model import RecordingModel
 from specmd_jax.runtime.seen import Seen, Wanted
+from specmd_jax.simulator.events import dense_events
 from specmd_jax.study import Setup, run
 from specmd_jax.traces import DECODE, PAD, PREFILL, Trace, read_trace, write_trace
-from specmd_jax.traces.events import dense_events
 
 PROMPTS = [[3, 14, 15, 9, 26, 5, 35, 8, 9], [7, 9, 3, 2], [38, 46, 26, 43, 38, 32, 7]]
 NEW = 6

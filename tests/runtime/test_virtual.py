@@ -13,8 +13,8 @@ from specmd_jax.hardware.capacity import copies_of
 from specmd_jax.hardware.profiles import HardwareProfile
 from specmd_jax.metrics import count_summary
 from specmd_jax.model_zoo import ModelSpec
-from specmd_jax.pricing import price
 from specmd_jax.runtime.seen import Wanted
+from specmd_jax.simulator.pricing import price
 from specmd_jax.study import run as simulate
 from specmd_jax.traces import Trace
 

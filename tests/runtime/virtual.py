@@ -16,7 +16,7 @@ from specmd_jax.runtime.link import ThrottledLink
 from specmd_jax.runtime.prefetch_loop import Prefetched, PrefetchLoop
 from specmd_jax.runtime.staging import Staging
 from specmd_jax.runtime.work import Work
-from specmd_jax.timeline import Costs
+from specmd_jax.simulator.timeline import Costs
 
 
 class Clock:

@@ -3,10 +3,10 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Int8
 
-from specmd_jax.cache.setting import Setting, add_to_pool, size_of
 from specmd_jax.core.arrays import row, total, with_row
 from specmd_jax.core.types import ABSENT, CacheState, ModelShape
-from specmd_jax.ranking import Victims
+from specmd_jax.simulator.cache.ranking import Victims
+from specmd_jax.simulator.cache.setting import Setting, add_to_pool, size_of
 
 
 def empty_cache(

@@ -16,14 +16,14 @@ from jaxtyping import Bool, Integer
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.jit import make_room_for_programs, quick_jit
 from specmd_jax.core.types import Events, ModelShape
-from specmd_jax.counting import Counts
-from specmd_jax.on_chip import count_on_chip, fits_on_chip
 from specmd_jax.policies.base import NEXT_USE
 from specmd_jax.policies.strategy import Strategy, StrategyParams, check_strategy
-from specmd_jax.simulate import PassTimes, begin, replay
-from specmd_jax.state import Replay
-from specmd_jax.timeline import Costs
-from specmd_jax.traces.events import dense_events, first_use
+from specmd_jax.simulator.counts import Counts
+from specmd_jax.simulator.events import dense_events, first_use
+from specmd_jax.simulator.fused import count_on_chip, fits_on_chip
+from specmd_jax.simulator.scan import PassTimes, begin, replay
+from specmd_jax.simulator.state import Replay
+from specmd_jax.simulator.timeline import Costs
 from specmd_jax.traces.trace import Trace
 from specmd_kernels import Implementation, preferred
 

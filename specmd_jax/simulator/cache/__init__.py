@@ -4,11 +4,11 @@
 lets in what was named for a layer to come. They follow docs/semantics.md, section 2, step by step.
 """
 
-from specmd_jax.cache.copies import empty_cache, warm
-from specmd_jax.cache.serve_demand import Served, demand, demand_hits
-from specmd_jax.cache.serve_prefetch import Arrived, Targets, prefetch
-from specmd_jax.cache.setting import Setting
-from specmd_jax.cache.victims import rank
+from specmd_jax.simulator.cache.copies import empty_cache, warm
+from specmd_jax.simulator.cache.serve_demand import Served, demand, demand_hits
+from specmd_jax.simulator.cache.serve_prefetch import Arrived, Targets, prefetch
+from specmd_jax.simulator.cache.setting import Setting
+from specmd_jax.simulator.cache.victims import rank
 
 __all__ = [
     "Arrived",

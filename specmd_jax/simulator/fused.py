@@ -14,11 +14,11 @@ from jaxtyping import Integer
 
 from specmd_jax.core.interned import Static
 from specmd_jax.core.types import CacheState, Event, ModelShape, Outcome, Params
-from specmd_jax.counting import Counts
 from specmd_jax.policies.base import Eviction
 from specmd_jax.policies.eviction import EVICTIONS
 from specmd_jax.policies.miss import MISSES
 from specmd_jax.policies.strategy import Strategy
+from specmd_jax.simulator.counts import Counts
 from specmd_kernels import CachePolicy, Implementation, SimCounts, SimOutcome, SimView, cache_sim
 
 # They read of the cache and the event no more than the kernel knows, and it knows their operations.

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from specmd_jax.cache import Arrived, Served
 from specmd_jax.core.arrays import row, total
 from specmd_jax.core.types import Event, Flight
 from specmd_jax.policies.strategy import Strategy
+from specmd_jax.simulator.cache import Arrived, Served
 
 
 class Costs(NamedTuple):

@@ -3,10 +3,10 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Real
 
-from specmd_jax.cache.setting import Setting
 from specmd_jax.core.arrays import row, with_row
 from specmd_jax.core.types import CacheState, Event, State
-from specmd_jax.ranking import Victims, lowest
+from specmd_jax.simulator.cache.ranking import Victims, lowest
+from specmd_jax.simulator.cache.setting import Setting
 
 
 def rank(

@@ -11,15 +11,30 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from specmd_jax.cache import Arrived, Served, Setting, demand, demand_hits, empty_cache, warm
 from specmd_jax.core.arrays import row, total
 from specmd_jax.core.types import CacheState, Event, Events, ModelShape, Outcome, State
-from specmd_jax.counting import Counts, add_pass, count_event, no_counts
 from specmd_jax.policies import prefetch_guard as guard
 from specmd_jax.policies.strategy import Strategy, StrategyParams
-from specmd_jax.speculation import Naming, Told, speculate
-from specmd_jax.state import Replay
-from specmd_jax.timeline import Costs, PassCosts, at_gate, idle_link, next_gate, serve_time
+from specmd_jax.simulator.cache import (
+    Arrived,
+    Served,
+    Setting,
+    demand,
+    demand_hits,
+    empty_cache,
+    warm,
+)
+from specmd_jax.simulator.counts import Counts, add_pass, count_event, no_counts
+from specmd_jax.simulator.prefetching import Naming, Told, speculate
+from specmd_jax.simulator.state import Replay
+from specmd_jax.simulator.timeline import (
+    Costs,
+    PassCosts,
+    at_gate,
+    idle_link,
+    next_gate,
+    serve_time,
+)
 
 
 class PassTimes(NamedTuple):

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from specmd_jax.cache import Arrived, Setting, Targets, prefetch, rank
 from specmd_jax.core.arrays import row, total
 from specmd_jax.core.types import ABSENT, Event, Flight, State
 from specmd_jax.policies import prefetch_guard as guard
-from specmd_jax.state import Replay
-from specmd_jax.timeline import Costs, LayerTime, Link, after_target, startable
+from specmd_jax.simulator.cache import Arrived, Setting, Targets, prefetch, rank
+from specmd_jax.simulator.state import Replay
+from specmd_jax.simulator.timeline import Costs, LayerTime, Link, after_target, startable
 
 NO_LIMIT = 1 << 30
 

@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Int8
 
-from specmd_jax.cache.setting import Setting, size_of
 from specmd_jax.core.arrays import row, total, with_row
 from specmd_jax.core.types import ABSENT, CacheState, Flight
+from specmd_jax.simulator.cache.setting import Setting, size_of
 
 Pins = list[tuple[Int[Array, ""], Bool[Array, " N"]]]  # layers, each with its pinned experts
 

@@ -22,7 +22,7 @@ from specmd_jax.hardware.roofline import (
     transfer_s,
 )
 from specmd_jax.model_zoo import ModelSpec
-from specmd_jax.timeline import Costs
+from specmd_jax.simulator.timeline import Costs
 from specmd_jax.traces import Trace
 
 FINEST_TICK_S = 1e-8

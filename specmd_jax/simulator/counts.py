@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from specmd_jax.cache import Arrived, Served, Setting
 from specmd_jax.core.types import Event
+from specmd_jax.simulator.cache import Arrived, Served, Setting
 
 
 class Counts(NamedTuple):

@@ -5,14 +5,14 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Real
 
-from specmd_jax.cache.copies import exchange
-from specmd_jax.cache.pins import Pins, pinned_size, unpinned
-from specmd_jax.cache.setting import Setting, of_pool, sizes
-from specmd_jax.cache.victims import find_victims
 from specmd_jax.core.arrays import precedes, row, total, with_row
 from specmd_jax.core.types import ABSENT, CacheState, Event, Flight, Outcome, State
 from specmd_jax.policies.strategy import Strategy
-from specmd_jax.ranking import Victims, no_victims
+from specmd_jax.simulator.cache.copies import exchange
+from specmd_jax.simulator.cache.pins import Pins, pinned_size, unpinned
+from specmd_jax.simulator.cache.ranking import Victims, no_victims
+from specmd_jax.simulator.cache.setting import Setting, of_pool, sizes
+from specmd_jax.simulator.cache.victims import find_victims
 
 Targets = list[tuple[Int[Array, ""], Int[Array, " N"]]]  # layers, nearest first, with priorities
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 from jaxtyping import Array, Int
 
 from specmd_jax.core.types import CacheState, State
-from specmd_jax.counting import Counts
-from specmd_jax.timeline import Link
+from specmd_jax.simulator.counts import Counts
+from specmd_jax.simulator.timeline import Link
 
 
 class Replay(NamedTuple):
