@@ -14,8 +14,8 @@ import tyro
 from recordings import RESULTS, markdown_table, write_page
 
 from specmd_jax.hardware.profiles import get_hardware
-from specmd_jax.latency import Foresight, demanded_by_batch, pass_parts, pass_time
 from specmd_jax.model_zoo import ModelSpec, get_model
+from specmd_jax.predict.latency import Foresight, demanded_by_batch, pass_parts, pass_time
 from specmd_jax.report.plots import BLUE, GREY, house_style, panels, save_picture
 
 PROMPT = 128  # tokens; not stated

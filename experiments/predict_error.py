@@ -4,7 +4,7 @@
     python experiments/predict_error.py draw    # seconds; reads what `run` wrote
 
 Writes predict_error.parquet, predict_error.png and predict_error.md, and the error table that
-`specmd predict` takes its band from, specmd_jax/forecast_errors.json. MEASURED rows are read from
+`specmd predict` takes its band from, specmd_jax/predict/forecast_errors.json. MEASURED rows are read from
 runtime_runs.jsonl, one JSON object a run of the bundled model: strategy, capacity, precision,
 link_bytes_per_s, hit_rate, tpot_s; the machine is machine.json, a profile of `specmd calibrate`.
 """
@@ -21,13 +21,13 @@ import tyro
 from recordings import RECORDINGS, RESULTS, ROOT, Rows, finish, read_rows, sample, short_name
 
 from specmd_jax.choice import Choice, make_setup
-from specmd_jax.forecast import ERRORS, Question, decode_time, prefill_time
 from specmd_jax.hardware.capacity import find_model
 from specmd_jax.hardware.profiles import HardwareProfile, read_profile
-from specmd_jax.latency import Foresight, pass_parts, pass_time
-from specmd_jax.locality import Locality, published_locality, trace_locality
 from specmd_jax.metrics import SIMULATED, summarise_answer
 from specmd_jax.model_zoo import MODELS, ModelSpec, from_config
+from specmd_jax.predict.forecast import ERRORS, Question, decode_time, prefill_time
+from specmd_jax.predict.hit_rates import Locality, published_locality, trace_locality
+from specmd_jax.predict.latency import Foresight, pass_parts, pass_time
 from specmd_jax.study import Answer, Setup, run
 from specmd_jax.traces import Trace, batch_prefill, import_trace, slice_passes, slice_requests
 from specmd_jax.tune import split_requests

@@ -83,7 +83,7 @@ def page(rows: Rows, bands: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "# How far off the forecast is",
         "",
         "Written by `experiments/predict_error.py`; `specmd predict` prints its bands from the "
-        "same table. ESTIMATED is the closed form of `specmd_jax/latency.py`; the error is that of "
+        "same table. ESTIMATED is the closed form of `specmd_jax/predict/latency.py`; the error is that of "
         "the estimate, relative to what was found.",
         "",
         *markdown_table(

@@ -20,9 +20,9 @@ from recordings import RECORDINGS, RESULTS, Rows, finish, load, read_rows
 from specmd_jax.choice import Choice, make_setup
 from specmd_jax.hardware.capacity import find_model
 from specmd_jax.hardware.profiles import HardwareProfile, get_hardware
-from specmd_jax.latency import pass_parts
 from specmd_jax.metrics import SIMULATED, summarise_answer
 from specmd_jax.model_zoo import ModelSpec
+from specmd_jax.predict.latency import pass_parts
 from specmd_jax.study import Setup, run
 from specmd_jax.traces import Trace
 from specmd_jax.tune import Effort, Objective, anchors_of, knobs_of, search, split_requests

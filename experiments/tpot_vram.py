@@ -20,11 +20,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from recordings import RECORDED, RESULTS, Rows, finish, load, read_rows, where
 
 from specmd_jax.choice import Choice, make_setup
-from specmd_jax.forecast import Question, bytes_for, decode_time
 from specmd_jax.hardware.capacity import find_model
 from specmd_jax.hardware.profiles import get_hardware
-from specmd_jax.locality import published_locality
 from specmd_jax.metrics import SIMULATED, summarise_answer
+from specmd_jax.predict.forecast import Question, bytes_for, decode_time
+from specmd_jax.predict.hit_rates import published_locality
 from specmd_jax.report.plots import (
     BLACK,
     BLUE,

@@ -12,7 +12,9 @@ import pytest
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
-from specmd_jax.forecast import (
+from specmd_jax.hardware.profiles import get_hardware
+from specmd_jax.model_zoo import get_model
+from specmd_jax.predict.forecast import (
     ERRORS,
     Question,
     bottleneck,
@@ -23,9 +25,7 @@ from specmd_jax.forecast import (
     prefill_time,
     share_out,
 )
-from specmd_jax.hardware.profiles import get_hardware
-from specmd_jax.locality import published_locality, trace_locality
-from specmd_jax.model_zoo import get_model
+from specmd_jax.predict.hit_rates import published_locality, trace_locality
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"

@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from specmd_jax.break_even import accepted, batch_gain, break_even_acceptance
 from specmd_jax.hardware.profiles import get_hardware
-from specmd_jax.latency import (
+from specmd_jax.metrics import summarise_answer
+from specmd_jax.model_zoo import get_model
+from specmd_jax.policies.strategy import make_strategy
+from specmd_jax.predict.break_even import accepted, batch_gain, break_even_acceptance
+from specmd_jax.predict.latency import (
     Foresight,
     PassParts,
     binomial,
@@ -20,9 +23,6 @@ from specmd_jax.latency import (
     pass_time,
     served_s,
 )
-from specmd_jax.metrics import summarise_answer
-from specmd_jax.model_zoo import get_model
-from specmd_jax.policies.strategy import make_strategy
 from specmd_jax.study import Setup, run
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 

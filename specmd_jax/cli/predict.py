@@ -12,8 +12,8 @@ from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
     from specmd_jax.hardware.profiles import HardwareProfile
-    from specmd_jax.locality import Locality
     from specmd_jax.model_zoo import ModelSpec
+    from specmd_jax.predict.hit_rates import Locality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Predict:
     """Print one JSON object."""
 
     def run(self) -> None:
-        from specmd_jax.forecast import Question, forecast, known_band
+        from specmd_jax.predict.forecast import Question, forecast, known_band
         from specmd_jax.report.forecast_page import describe_forecast, show_forecast
 
         spec = load_model(self.model)
@@ -81,7 +81,7 @@ class Predict:
         return profile
 
     def _locality(self, spec: "ModelSpec") -> "Locality":
-        from specmd_jax.locality import published_locality, trace_locality
+        from specmd_jax.predict.hit_rates import published_locality, trace_locality
 
         if self.trace is None:
             if self.part != Part():

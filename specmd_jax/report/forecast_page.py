@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from specmd_jax.core.quantities import count, nbytes, percent, seconds
-from specmd_jax.forecast import BATCH, DRAFT, Band, Forecast, Question, bottleneck
+from specmd_jax.predict.forecast import BATCH, DRAFT, Band, Forecast, Question, bottleneck
 
 ESTIMATED = "ESTIMATED"
 BAR = 40  # characters that stand for the device's memory

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from specmd_jax.forecast import known_band
 from specmd_jax.hardware.profiles import get_hardware, write_profile
+from specmd_jax.predict.forecast import known_band
 
 from .conftest import Specmd
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from specmd_jax.hardware.profiles import HardwareProfile
-from specmd_jax.latency import (
+from specmd_jax.model_zoo import ModelSpec
+from specmd_jax.predict.latency import (
     PassTime,
     Scalar,
     demanded_by_batch,
@@ -18,7 +19,6 @@ from specmd_jax.latency import (
     pass_parts,
     pass_time,
 )
-from specmd_jax.model_zoo import ModelSpec
 
 HALVINGS = 30
 

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specmd_jax.break_even import batch_gain, batch_pass, break_even_acceptance
 from specmd_jax.core.errors import InputError
 from specmd_jax.hardware.profiles import HardwareProfile
-from specmd_jax.latency import PassTime, pass_parts, pass_time
-from specmd_jax.locality import KNEE, Locality
 from specmd_jax.model_zoo import ModelSpec
+from specmd_jax.predict.break_even import batch_gain, batch_pass, break_even_acceptance
+from specmd_jax.predict.hit_rates import KNEE, Locality
+from specmd_jax.predict.latency import PassTime, pass_parts, pass_time
 
 RESERVE = 0.1  # of the device's memory, for activations and the allocator: as `sizing` has it
 ERRORS = "forecast_errors.json"
