@@ -19,10 +19,10 @@ import tyro
 from recordings import RECORDED, RESULTS, Parts, Rows, finish, load, read_rows
 
 from specmd_jax.hardware.capacity import copies_of, find_model, parse_capacity
-from specmd_jax.metrics import SIMULATED, count_summary
 from specmd_jax.policies.prefetch.noisy_oracle import NoisyOracleParams
 from specmd_jax.policies.strategy import Strategy, make_strategy
-from specmd_jax.study import Answer, Setup, run
+from specmd_jax.study.metrics import SIMULATED, count_summary
+from specmd_jax.study.run import Answer, Setup, run
 from specmd_jax.traces import Trace
 
 SHARES = ("1%", "5%", "25%")

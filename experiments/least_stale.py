@@ -18,13 +18,13 @@ import numpy as np
 import tyro
 from recordings import RESULTS, Rows, markdown_table, measured_on, where, write_page
 
-from specmd_jax.choice import Choice, make_setup
 from specmd_jax.models import open_model, open_tokenizer
 from specmd_jax.models.checkpoints.library import BUNDLED
 from specmd_jax.runtime.link import ThrottledLink
 from specmd_jax.runtime.measured import follow, summarise_run, warm_up
 from specmd_jax.runtime.offloading import Offloading
 from specmd_jax.runtime.staging import Staging
+from specmd_jax.study.choice import Choice, make_setup
 
 PROMPTS = (
     "In the beginning of the year the old man went down to the river and",

@@ -14,9 +14,9 @@ import numpy as np
 import tyro
 from recordings import RECORDED, RESULTS, Parts, Rows, finish, load, read_rows
 
-from specmd_jax.metrics import SIMULATED, count_summary
 from specmd_jax.policies.strategy import SCOPES, make_strategy
-from specmd_jax.study import Answer, Setup, run
+from specmd_jax.study.metrics import SIMULATED, count_summary
+from specmd_jax.study.run import Answer, Setup, run
 from specmd_jax.traces import Trace
 
 POLICIES = ("lru", "lfu", "least-stale", "score-based", "fld-cyclic", "belady")

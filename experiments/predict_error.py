@@ -20,17 +20,17 @@ import numpy as np
 import tyro
 from recordings import RECORDINGS, RESULTS, ROOT, Rows, finish, read_rows, sample, short_name
 
-from specmd_jax.choice import Choice, make_setup
 from specmd_jax.hardware.capacity import find_model
 from specmd_jax.hardware.profiles import HardwareProfile, read_profile
-from specmd_jax.metrics import SIMULATED, summarise_answer
 from specmd_jax.model_zoo import MODELS, ModelSpec, from_config
 from specmd_jax.predict.forecast import ERRORS, Question, decode_time, prefill_time
 from specmd_jax.predict.hit_rates import Locality, published_locality, trace_locality
 from specmd_jax.predict.latency import Foresight, pass_parts, pass_time
-from specmd_jax.study import Answer, Setup, run
+from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.metrics import SIMULATED, summarise_answer
+from specmd_jax.study.run import Answer, Setup, run
+from specmd_jax.study.tune import split_requests
 from specmd_jax.traces import Trace, batch_prefill, import_trace, slice_passes, slice_requests
-from specmd_jax.tune import split_requests
 
 TRACES = tuple(
     RECORDINGS / "traces" / name

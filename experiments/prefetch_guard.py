@@ -17,16 +17,16 @@ import numpy as np
 import tyro
 from recordings import RECORDINGS, RESULTS, Rows, finish, load, read_rows
 
-from specmd_jax.choice import Choice, make_setup
 from specmd_jax.hardware.capacity import find_model
 from specmd_jax.hardware.profiles import HardwareProfile, get_hardware
-from specmd_jax.metrics import SIMULATED, summarise_answer
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.predict.latency import pass_parts
-from specmd_jax.study import Setup, run
+from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.metrics import SIMULATED, summarise_answer
+from specmd_jax.study.run import Setup, run
+from specmd_jax.study.tune import Effort, Objective, anchors_of, knobs_of, search, split_requests
+from specmd_jax.study.tune.knobs import values_at, with_values
 from specmd_jax.traces import Trace
-from specmd_jax.tune import Effort, Objective, anchors_of, knobs_of, search, split_requests
-from specmd_jax.tune.knobs import values_at, with_values
 
 RHOS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25, 0.1)
 TRACES = tuple(RECORDINGS / "traces" / name for name in ("olmoe-sampled", "gpt-oss-20b"))

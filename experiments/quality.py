@@ -18,11 +18,11 @@ from jaxtyping import Int
 from recordings import RESULTS, Rows, measured_on, read_rows
 from rich.console import Console
 
-from specmd_jax.choice import Choice, make_setup
 from specmd_jax.core.errors import InputError
-from specmd_jax.journal import Journal, journal_of, write_table
 from specmd_jax.models import BUNDLED, open_model
 from specmd_jax.runtime.quality import Reading, cut, measure, read_exactly, summarise_quality
+from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.journal import Journal, journal_of, write_table
 
 # One, two and four passes of the bundled model: with less, LRU keeps nothing of a layer until it
 # comes round again, and what looks for residents to use instead finds none.

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.journal import Journal, journal_of, write_table
+from specmd_jax.study.journal import Journal, journal_of, write_table
 from specmd_jax.traces import Trace, import_trace, slice_passes, slice_requests
 
 ROOT = Path(__file__).resolve().parents[1]

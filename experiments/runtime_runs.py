@@ -20,7 +20,6 @@ from recordings import RESULTS, Rows, measured_on
 from runtime_costs import TICK_S, Costing, Own, PerPass, costing, costs_of, one_a_decision, shares
 from runtime_report import draw
 
-from specmd_jax.choice import Choice, make_setup
 from specmd_jax.hardware.profiles import HardwareProfile, write_profile
 from specmd_jax.models import open_model, open_tokenizer
 from specmd_jax.models.checkpoints.library import BUNDLED
@@ -33,6 +32,7 @@ from specmd_jax.runtime.seen import Wanted
 from specmd_jax.runtime.staging import Staging
 from specmd_jax.simulator.batch import Config, Tally, run_batch
 from specmd_jax.simulator.timeline import Costs
+from specmd_jax.study.choice import Choice, make_setup
 from specmd_jax.traces import Trace
 
 PROMPT = "The old man went down to the river in the evening, and the children of the village"

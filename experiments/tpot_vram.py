@@ -19,10 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from recordings import RECORDED, RESULTS, Rows, finish, load, read_rows, where
 
-from specmd_jax.choice import Choice, make_setup
 from specmd_jax.hardware.capacity import find_model
 from specmd_jax.hardware.profiles import get_hardware
-from specmd_jax.metrics import SIMULATED, summarise_answer
 from specmd_jax.predict.forecast import Question, bytes_for, decode_time
 from specmd_jax.predict.hit_rates import published_locality
 from specmd_jax.report.plots import (
@@ -36,7 +34,9 @@ from specmd_jax.report.plots import (
     panels,
     save_picture,
 )
-from specmd_jax.study import run
+from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.metrics import SIMULATED, summarise_answer
+from specmd_jax.study.run import run
 from specmd_jax.traces import Trace
 
 MACHINE, PRECISION, CONTEXT = "laptop-pcie4-x8", "int4", 1024

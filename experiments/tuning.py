@@ -19,11 +19,10 @@ import numpy as np
 import tyro
 from recordings import RECORDED, RESULTS, Rows, finish, load, read_rows, where
 
-from specmd_jax.choice import Choice, make_setup
 from specmd_jax.core.errors import InputError
-from specmd_jax.study import Setup
-from specmd_jax.traces import Trace
-from specmd_jax.tune import (
+from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.run import Setup
+from specmd_jax.study.tune import (
     Effort,
     Objective,
     anchors_of,
@@ -32,10 +31,11 @@ from specmd_jax.tune import (
     search,
     split_requests,
 )
-from specmd_jax.tune.check import GridBest, grid_places
-from specmd_jax.tune.knobs import values_at
-from specmd_jax.tune.search import CLEAR, FLAT, agreement_of, smoothed_gradient
-from specmd_jax.tune.surrogate import Surrogate, has_surrogate
+from specmd_jax.study.tune.check import GridBest, grid_places
+from specmd_jax.study.tune.knobs import values_at
+from specmd_jax.study.tune.search import CLEAR, FLAT, agreement_of, smoothed_gradient
+from specmd_jax.study.tune.surrogate import Surrogate, has_surrogate
+from specmd_jax.traces import Trace
 
 POINTS = 31
 BUDGET = POINTS * POINTS // 20

@@ -12,14 +12,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from specmd_jax.choice import Choice, make_setup
     from specmd_jax.core.errors import InputError
     from specmd_jax.hardware.profiles import HardwareProfile, get_hardware
-    from specmd_jax.metrics import summarise_answer
     from specmd_jax.model_zoo import ModelSpec, get_model
     from specmd_jax.policies.base import Eviction, Miss, Prefetch, Routing
     from specmd_jax.policies.strategy import Strategy, make_strategy
-    from specmd_jax.study import Answer, Setup, run
+    from specmd_jax.study.choice import Choice, make_setup
+    from specmd_jax.study.metrics import summarise_answer
+    from specmd_jax.study.run import Answer, Setup, run
     from specmd_jax.traces import Trace, import_trace, read_trace, write_trace
 
 _HOMES = {

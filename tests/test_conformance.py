@@ -11,7 +11,7 @@ import pytest
 from recorded import FOLDER, conformance, needs_conformance
 
 import specmd_jax as sx
-from specmd_jax.metrics import count_summary
+from specmd_jax.study.metrics import count_summary
 from specmd_jax.traces import DECODE, slice_passes
 
 ROWS = conformance("replay")

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specmd_jax.choice import Choice, make_setup
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import Event, ModelShape
 from specmd_jax.hardware.profiles import get_hardware
-from specmd_jax.metrics import summarise_answer
 from specmd_jax.model_zoo import get_model
 from specmd_jax.policies import prefetch_guard as guard
-from specmd_jax.study import Setup, run
+from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.metrics import summarise_answer
+from specmd_jax.study.run import Setup, run
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 SHAPE = ModelShape(num_layers=3, num_experts=6, top_k=2)

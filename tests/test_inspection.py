@@ -12,11 +12,11 @@ from rich.console import Console
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.quantities import percent
 from specmd_jax.core.types import ModelShape
-from specmd_jax.metrics import count_summary
 from specmd_jax.policies.strategy import make_strategy
-from specmd_jax.report.capacity_split import SENTENCES, split_misses, verdicts
 from specmd_jax.report.inspection import _facts, inspect_trace, show_inspection
-from specmd_jax.study import Setup, run
+from specmd_jax.study.capacity_split import SENTENCES, split_misses, verdicts
+from specmd_jax.study.metrics import count_summary
+from specmd_jax.study.run import Setup, run
 from specmd_jax.traces import DECODE, Trace
 from specmd_jax.traces.analysis import hit_curve, reuse_profile
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
@@ -62,7 +62,7 @@ def test_the_best_policy_is_no_optimum_and_misses_least(result: dict[str, Any]):
 
 
 def test_in_one_scope_all_contend_in_it_and_in_the_other_lru_in_both():
-    from specmd_jax.report.capacity_split import _contenders
+    from specmd_jax.study.capacity_split import _contenders
 
     def scopes(scope: str) -> dict[str, str]:
         return {name: setup.strategy.scope for name, setup in _contenders(scope, 8).items()}
@@ -97,7 +97,7 @@ CASES = [
 
 @pytest.mark.parametrize(("verdict", "misses"), CASES)
 def test_the_largest_part_gives_the_verdict(verdict: str, misses: tuple[int, int, int, int]):
-    from specmd_jax.report.capacity_split import _verdict
+    from specmd_jax.study.capacity_split import _verdict
 
     assert _verdict(split_misses(*misses), accesses=1000) == verdict
 

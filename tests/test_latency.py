@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from specmd_jax.hardware.profiles import get_hardware
-from specmd_jax.metrics import summarise_answer
 from specmd_jax.model_zoo import get_model
 from specmd_jax.policies.strategy import make_strategy
 from specmd_jax.predict.break_even import accepted, batch_gain, break_even_acceptance
@@ -23,7 +22,8 @@ from specmd_jax.predict.latency import (
     pass_time,
     served_s,
 )
-from specmd_jax.study import Setup, run
+from specmd_jax.study.metrics import summarise_answer
+from specmd_jax.study.run import Setup, run
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 SPEC = get_model("olmoe-1b-7b-0924")

@@ -9,15 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specmd_jax.choice import Choice, make_setup
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
 from specmd_jax.model_zoo import get_model
 from specmd_jax.policies.params import list_params
 from specmd_jax.policies.strategy_file import read_strategy, write_strategy
-from specmd_jax.traces import Trace, batch_prefill
-from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
-from specmd_jax.tune import (
+from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.tune import (
     Effort,
     Goal,
     Objective,
@@ -27,10 +25,12 @@ from specmd_jax.tune import (
     search,
     split_requests,
 )
-from specmd_jax.tune import objective as objective_module
-from specmd_jax.tune.knobs import KNOBS, places_of, values_at, with_values
-from specmd_jax.tune.search import SURE, WORTH, agreement_of, smoothed_gradient
-from specmd_jax.tune.surrogate import Surrogate, has_surrogate
+from specmd_jax.study.tune import objective as objective_module
+from specmd_jax.study.tune.knobs import KNOBS, places_of, values_at, with_values
+from specmd_jax.study.tune.search import SURE, WORTH, agreement_of, smoothed_gradient
+from specmd_jax.study.tune.surrogate import Surrogate, has_surrogate
+from specmd_jax.traces import Trace, batch_prefill
+from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 SPEC = get_model("granite-3.1-3b-a800m")
 SHAPE = ModelShape(4, 16, 2)

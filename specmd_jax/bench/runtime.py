@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from specmd_jax.choice import Choice, make_setup
-from specmd_jax.metrics import count_summary
 from specmd_jax.models import Checkpoint, ResidentModel, generate
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.measured import follow, warm_up
 from specmd_jax.runtime.offloading import Offloading
 from specmd_jax.runtime.staging import Staging
+from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.metrics import count_summary
 
 PROMPT_TOKENS = 32
 TOKENS = 48

@@ -112,7 +112,7 @@ def load_trace(path: Path, model: "ModelSpec | None", part: Part) -> "Trace":
     Raises:
       InputError: it cannot be read, or was not recorded from `model`.
     """
-    from specmd_jax.choice import check_model
+    from specmd_jax.study.choice import check_model
     from specmd_jax.traces import ImportOptions, import_trace
 
     trace = import_trace(path, ImportOptions(model=model.hf_id if model else ""))

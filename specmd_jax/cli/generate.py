@@ -63,10 +63,10 @@ class Generate:
     """Print one JSON object."""
 
     def run(self) -> None:
-        from specmd_jax.choice import make_setup
         from specmd_jax.models import open_model, open_tokenizer
         from specmd_jax.runtime.offloading import Offloading
         from specmd_jax.runtime.prompts import context_length, encode
+        from specmd_jax.study.choice import make_setup
 
         self._check()
         setup = make_setup(Simulate(trace=Path(), cache=self.cache, machine=Machine()).choice())

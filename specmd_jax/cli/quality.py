@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from specmd_jax.models import Checkpoint
-    from specmd_jax.study import Setup
+    from specmd_jax.study.run import Setup
 
 MOST_TOKENS = 1 << 20
 MOST_LENGTH = 1 << 14
@@ -66,8 +66,8 @@ class Quality:
             show_quality(rows, stdout())
 
     def _setups(self, checkpoint: "Checkpoint") -> "list[Setup]":
-        from specmd_jax.choice import make_setup
         from specmd_jax.runtime.quality import check_quality
+        from specmd_jax.study.choice import make_setup
 
         simulate = Simulate(trace=self.text, cache=self.cache, machine=Machine())
         setup = make_setup(simulate.choice())

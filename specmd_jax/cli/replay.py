@@ -36,11 +36,11 @@ class Replay:
     """Print one JSON object."""
 
     def run(self) -> None:
-        from specmd_jax.choice import make_setup
         from specmd_jax.cli.flags import load_model
         from specmd_jax.hardware.capacity import find_model
         from specmd_jax.report.run_table import show_run
         from specmd_jax.runtime.forced import open_forced, summarise_replay, time_passes
+        from specmd_jax.study.choice import make_setup
 
         setup = make_setup(Simulate(trace=Path(), cache=self.cache, machine=Machine()).choice())
         link = self.throttle.link()

@@ -11,9 +11,9 @@ from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, progress, stdout
 
 if TYPE_CHECKING:
-    from specmd_jax.choice import Choice
     from specmd_jax.model_zoo import ModelSpec
-    from specmd_jax.study import Setup
+    from specmd_jax.study.choice import Choice
+    from specmd_jax.study.run import Setup
     from specmd_jax.traces import Trace
 
 
@@ -88,8 +88,8 @@ class Simulate:
     """Print one JSON object."""
 
     def run(self) -> None:
-        from specmd_jax.choice import check_setup, make_setup
         from specmd_jax.report.summary_table import show_summary
+        from specmd_jax.study.choice import check_setup, make_setup
 
         setup = make_setup(self.choice())
         spec = load_model(self.model)
@@ -104,8 +104,8 @@ class Simulate:
 
     def choice(self) -> "Choice":
         """Returns what the flags ask for."""
-        from specmd_jax.choice import Choice
         from specmd_jax.policies.params import split_assignment
+        from specmd_jax.study.choice import Choice
 
         asked = vars(self.cache) | vars(self.machine)
         params = tuple(split_assignment(text) for text in asked.pop("param"))
@@ -118,9 +118,9 @@ def simulate(
     trace: "Trace", setup: "Setup", spec: "ModelSpec | None", with_regret: bool
 ) -> dict[str, Any]:
     """Returns the summary of one run, what it means beside the optimum, and what the trace is."""
-    from specmd_jax.choice import describe
-    from specmd_jax.metrics import summarise_answer
-    from specmd_jax.study import run
+    from specmd_jax.study.choice import describe
+    from specmd_jax.study.metrics import summarise_answer
+    from specmd_jax.study.run import run
     from specmd_jax.traces.analysis import find_loops
 
     with progress(setup.name) as on_progress:
@@ -148,9 +148,9 @@ def compare_with_optimum(
     trace: "Trace", setup: "Setup", spec: "ModelSpec | None", summary: dict[str, Any]
 ) -> dict[str, Any]:
     """Returns the regret against Belady, with forced admission and with bypass, no prefetch."""
-    from specmd_jax.metrics import count_summary, regret
     from specmd_jax.policies.strategy import make_strategy
-    from specmd_jax.study import run
+    from specmd_jax.study.metrics import count_summary, regret
+    from specmd_jax.study.run import run
 
     capacity = setup.capacity
     if capacity == "auto":  # which needs the machine, and the optimum needs no times

@@ -15,7 +15,7 @@ from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
     from specmd_jax.model_zoo import ModelSpec
-    from specmd_jax.sweep import Grid, Job, Refusal, Source
+    from specmd_jax.study.sweep import Grid, Job, Refusal, Source
     from specmd_jax.traces import Trace
 
 SHOWN = 12  # rows of the table that is printed
@@ -81,7 +81,7 @@ class Axes:
           InputError: a value is empty or no number, or a parameter is given twice.
         """
         from specmd_jax.policies.params import split_assignment
-        from specmd_jax.sweep import Grid
+        from specmd_jax.study.sweep import Grid
 
         axes = {
             name: _values(name, text)
@@ -112,7 +112,7 @@ class Passes:
         Raises:
           InputError: a value is no number, or the trace cannot be regrouped so.
         """
-        from specmd_jax.sweep import Source
+        from specmd_jax.study.sweep import Source
 
         groupings = itertools.product(
             *([None] if text is None else _values(flag, text) for flag, text in vars(self).items())
@@ -146,8 +146,8 @@ class Sweep:
     """Print one JSON object."""
 
     def run(self) -> None:
-        from specmd_jax.journal import Journal, journal_of, write_table
-        from specmd_jax.sweep import plan, run_jobs
+        from specmd_jax.study.journal import Journal, journal_of, write_table
+        from specmd_jax.study.sweep import plan, run_jobs
 
         begun = time.perf_counter()
         if self.sort == "tpot_s" and self.axes.hardware is None:

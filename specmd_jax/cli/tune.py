@@ -14,7 +14,7 @@ from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
     from specmd_jax.model_zoo import ModelSpec
-    from specmd_jax.study import Setup
+    from specmd_jax.study.run import Setup
     from specmd_jax.traces import Trace
 
 LEAST, MOST = 8, 1_000_000  # simulations
@@ -56,7 +56,7 @@ class Tune:
     """Print one JSON object."""
 
     def run(self) -> None:
-        from specmd_jax.choice import check_setup, make_setup
+        from specmd_jax.study.choice import check_setup, make_setup
 
         self._check()
         simulate = Simulate(trace=self.trace, cache=self.cache, machine=self.machine)
@@ -97,8 +97,8 @@ class Tune:
         import numpy as np
 
         from specmd_jax.policies.strategy_file import write_strategy
-        from specmd_jax.tune import Effort, Goal, knobs_of, tune
-        from specmd_jax.tune.knobs import with_values
+        from specmd_jax.study.tune import Effort, Goal, knobs_of, tune
+        from specmd_jax.study.tune.knobs import with_values
 
         named = tuple(part.strip() for part in self.knobs.split(",")) if self.knobs else ()
         knobs = knobs_of(setup.params, named)

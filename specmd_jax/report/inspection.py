@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from specmd_jax.core.quantities import count, nbytes, percent, plural
-from specmd_jax.report.capacity_split import OPTIMA, capacity_curve, share_range, verdicts
 from specmd_jax.report.tables import describe_trace
+from specmd_jax.study.capacity_split import OPTIMA, capacity_curve, share_range, verdicts
 from specmd_jax.traces import Trace, slice_passes
 from specmd_jax.traces.analysis import (
     foreseen_recall,
@@ -60,7 +60,7 @@ def inspect_trace(
     Raises:
       InputError: the model or the scope does not fit, or no pass is left to replay.
     """
-    from specmd_jax.metrics import SIMULATED  # late: it loads all of JAX
+    from specmd_jax.study.metrics import SIMULATED  # late: it loads all of JAX
 
     facts = describe_trace(trace) | _without_nan(summarise(trace)._asdict()) | _foresight(trace)
     replayed = slice_passes(trace, 0, min(max_passes, trace.num_passes))

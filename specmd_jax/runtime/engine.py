@@ -35,7 +35,7 @@ from specmd_jax.runtime.store import ExpertStore, device_sharding
 from specmd_jax.runtime.walk import Walk
 from specmd_jax.runtime.whole_pass import Hoped, run_whole
 from specmd_jax.simulator.batch import Tally
-from specmd_jax.study import Answer, Setup
+from specmd_jax.study.run import Answer, Setup
 from specmd_kernels import Implementation
 
 

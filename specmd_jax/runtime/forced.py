@@ -28,7 +28,7 @@ from specmd_jax.runtime.measured import Generation, summarise_run
 from specmd_jax.runtime.message import dictated
 from specmd_jax.runtime.store import ExpertStore
 from specmd_jax.runtime.walk import Walk
-from specmd_jax.study import Setup
+from specmd_jax.study.run import Setup
 from specmd_jax.traces import PAD, PREFILL, Trace
 from specmd_kernels import Implementation
 

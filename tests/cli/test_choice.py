@@ -2,12 +2,12 @@
 
 import pytest
 
-from specmd_jax.choice import Choice, describe, make_setup, parse_seconds
 from specmd_jax.core.errors import InputError
 from specmd_jax.policies.params import RANGES, list_params, set_params, set_seed
 from specmd_jax.policies.published import STRATEGIES
 from specmd_jax.policies.strategy import FAMILIES, StrategyParams
-from specmd_jax.sweep import Grid
+from specmd_jax.study.choice import Choice, describe, make_setup, parse_seconds
+from specmd_jax.study.sweep import Grid
 
 
 def test_every_number_that_tunes_a_policy_has_a_range() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from specmd_jax import sweep
+from specmd_jax.study.run import sweep
 
 from .conftest import Result, Specmd
 

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 from models.small import CONFIG, small_decoder
 
-from specmd_jax.metrics import count_summary
 from specmd_jax.models import Pass, generate
 from specmd_jax.policies.base import NEXT_USE
 from specmd_jax.policies.strategy import FAMILIES, make_strategy
@@ -15,7 +14,8 @@ from specmd_jax.runtime.recorder import Recorder
 from specmd_jax.runtime.seen import Wanted
 from specmd_jax.runtime.staging import Staging
 from specmd_jax.runtime.store import ExpertStore
-from specmd_jax.study import Setup
+from specmd_jax.study.metrics import count_summary
+from specmd_jax.study.run import Setup
 from specmd_jax.traces import Trace
 
 PROMPTS = [[3, 14, 15, 9, 26, 5, 35, 8, 9], [7, 9, 3, 2], [38, 46, 26, 43, 38, 32, 7], [1]]

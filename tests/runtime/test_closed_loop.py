@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from models.small import CONFIG, small_decoder
 
-from specmd_jax.choice import Choice, make_setup
 from specmd_jax.core.errors import InputError
 from specmd_jax.models import resident, small_olmoe
 from specmd_jax.models.experts.quantize import dequantize, quantize
@@ -21,7 +20,8 @@ from specmd_jax.runtime.quality import (
     measure,
     summarise_quality,
 )
-from specmd_jax.study import run
+from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.run import run
 from specmd_jax.traces import DECODE, Trace
 
 LENGTH, TEXTS = 12, 3

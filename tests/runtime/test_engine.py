@@ -22,10 +22,10 @@ from runtime.offloaded import (
     run,
 )
 from specmd_jax.core.errors import InputError
-from specmd_jax.metrics import count_summary
 from specmd_jax.models import ResidentModel
 from specmd_jax.runtime.seen import Wanted
 from specmd_jax.runtime.staging import Staging, drained
+from specmd_jax.study.metrics import count_summary
 
 NEW = 6
 

@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 from models.small import small_decoder
 
-from specmd_jax.choice import Choice, make_setup
-from specmd_jax.metrics import count_summary
 from specmd_jax.models import resident, small_olmoe
 from specmd_jax.models.forward import take_apart
 from specmd_jax.models.layers.kv_cache import empty_cache
@@ -24,6 +22,8 @@ from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.quality import Quality, Reading, measure
 from specmd_jax.runtime.staging import drained
 from specmd_jax.runtime.store import AS_STORED, ExpertStore
+from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.metrics import count_summary
 
 LENGTH, TEXTS = 10, 2
 CONFIG = small_olmoe(

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from runtime.offloaded import AHEAD, ALL, LIVE, PROMPTS, make_setup, record
-from specmd_jax.metrics import count_summary
 from specmd_jax.runtime.seen import Wanted
 from specmd_jax.runtime.staging import drained
-from specmd_jax.study import run as simulate
+from specmd_jax.study.metrics import count_summary
+from specmd_jax.study.run import run as simulate
 
 NEW = 6
 COUNTS = ("accesses", "hits", "misses", "collisions", "compulsory", "loads", "streamed")

@@ -12,7 +12,6 @@ from flax import nnx
 from models.small import CONFIG, small_decoder
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.metrics import count_summary
 from specmd_jax.models import (
     Decoder,
     ExpertWeights,
@@ -30,7 +29,8 @@ from specmd_jax.runtime.recorder import Recorder
 from specmd_jax.runtime.recording_model import RecordingModel
 from specmd_jax.runtime.seen import Seen, Wanted
 from specmd_jax.simulator.events import dense_events
-from specmd_jax.study import Setup, run
+from specmd_jax.study.metrics import count_summary
+from specmd_jax.study.run import Setup, run
 from specmd_jax.traces import DECODE, PAD, PREFILL, Trace, read_trace, write_trace
 
 PROMPTS = [[3, 14, 15, 9, 26, 5, 35, 8, 9], [7, 9, 3, 2], [38, 46, 26, 43, 38, 32, 7]]

@@ -17,7 +17,7 @@ from specmd_jax.traces.analysis import exact_from, hit_curve, reuse_profile
 
 if TYPE_CHECKING:
     from specmd_jax.model_zoo import ModelSpec
-    from specmd_jax.study import Answer, Setup
+    from specmd_jax.study.run import Answer, Setup
 
 SHARES = (0.01, 0.02, 0.05, 0.10, 0.15, 0.20, 0.25, 0.35, 0.50, 0.75)  # of all routed experts
 OPTIMA = ("belady", "belady-bypass")
@@ -47,7 +47,7 @@ def capacity_curve(
 
     With scope "layer" each layer keeps its own slots; with "global" policies may pool them.
     """
-    from specmd_jax.study import run  # late: it loads all of JAX
+    from specmd_jax.study.run import run  # late: it loads all of JAX
 
     slots = _slots(trace)
     plan = {
@@ -114,7 +114,7 @@ def _slots(trace: Trace) -> dict[int, float]:
 
 def _contenders(scope: str, slots: int) -> dict[str, "Setup"]:
     from specmd_jax.policies.strategy import make_strategy
-    from specmd_jax.study import Setup
+    from specmd_jax.study.run import Setup
 
     choices = {name: make_strategy(name, scope=scope) for name in ("lru", "lfu", *OPTIMA)}
     if scope == "global":

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from specmd_jax.tune.objective import Objective
+from specmd_jax.study.tune.objective import Objective
 
 POINTS = {1: 401, 2: 51, 3: 15, 4: 9, 5: 6}  # along each knob, by their number; then 4
 

@@ -29,7 +29,7 @@ from specmd_jax.policies.strategy import (
 )
 from specmd_jax.policies.strategy_file import is_file, read_strategy
 from specmd_jax.simulator.events import check_recorded
-from specmd_jax.study import STARTS, Setup
+from specmd_jax.study.run import STARTS, Setup
 from specmd_jax.traces import Trace
 
 _UNSAID = ("none", "fetch", "standard")  # the defaults, which labels leave out

@@ -16,12 +16,12 @@ import numpy as np
 from jaxtyping import Float
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.metrics import summarise_answer
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.simulator.batch import CONFIGS_PER_TILE
-from specmd_jax.study import Answer, Setup, run
+from specmd_jax.study.metrics import summarise_answer
+from specmd_jax.study.run import Answer, Setup, run
+from specmd_jax.study.tune.knobs import Knob, values_at, with_values
 from specmd_jax.traces import Trace, slice_passes, slice_requests
-from specmd_jax.tune.knobs import Knob, values_at, with_values
 
 GOALS = ("tpot", "ttft", "stall")
 COARSE = 0.1  # of a dropped expert, what one below the best precision counts

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from specmd_jax.metrics import OPEN_LOOP, SIMULATED
 from specmd_jax.model_zoo import ModelSpec
-from specmd_jax.study import Setup
+from specmd_jax.study.metrics import OPEN_LOOP, SIMULATED
+from specmd_jax.study.run import Setup
+from specmd_jax.study.tune.check import check_grid
+from specmd_jax.study.tune.knobs import Knob, places_of, values_at
+from specmd_jax.study.tune.objective import Goal, Objective, split_requests
+from specmd_jax.study.tune.search import Effort, Found, search
+from specmd_jax.study.tune.surrogate import Surrogate, has_surrogate
 from specmd_jax.traces import Trace, slice_passes
-from specmd_jax.tune.check import check_grid
-from specmd_jax.tune.knobs import Knob, places_of, values_at
-from specmd_jax.tune.objective import Goal, Objective, split_requests
-from specmd_jax.tune.search import Effort, Found, search
-from specmd_jax.tune.surrogate import Surrogate, has_surrogate
 
 MOST_PASSES = 1024
 TRAIN, HELD_OUT = "train", "held_out"

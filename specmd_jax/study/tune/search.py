@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Bool, Float
 
-from specmd_jax.tune.objective import BATCH
+from specmd_jax.study.tune.objective import BATCH
 
 Places = Float[np.ndarray, "B D"]
 GradientFn = Callable[[Places], Places]

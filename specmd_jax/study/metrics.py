@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from specmd_jax.policies.base import LOGITS
 from specmd_jax.policies.eviction import EVICTIONS
 from specmd_jax.policies.strategy import Strategy
-from specmd_jax.study import Answer
+from specmd_jax.study.run import Answer
 from specmd_jax.traces import PREFILL, Trace
 
 SIMULATED = "SIMULATED"

@@ -30,9 +30,9 @@ from specmd_jax.simulator.cache import Setting
 from specmd_jax.simulator.events import dense_events, first_use
 from specmd_jax.simulator.scan import begin, begin_pass, serve_event
 from specmd_jax.simulator.state import Replay
-from specmd_jax.study import Setup
+from specmd_jax.study.run import Setup
+from specmd_jax.study.tune.knobs import Knob, values_at
 from specmd_jax.traces import Trace
-from specmd_jax.tune.knobs import Knob, values_at
 
 LINEAR = ("linear", "hobbit")  # evictions whose score is a sum of weights times features
 SOFTNESS = 0.2  # temperature, in standard deviations of the candidates' scores
