@@ -31,7 +31,7 @@ from specmd_jax.study.tune import (
     search,
     split_requests,
 )
-from specmd_jax.study.tune.check import GridBest, grid_places
+from specmd_jax.study.tune.grid_check import GridBest, grid_places
 from specmd_jax.study.tune.knobs import values_at
 from specmd_jax.study.tune.search import CLEAR, FLAT, agreement_of, smoothed_gradient
 from specmd_jax.study.tune.surrogate import Surrogate, has_surrogate

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from specmd_jax.study.tune.check import POINTS
+from specmd_jax.study.tune.grid_check import POINTS
 
 from .conftest import Specmd
 

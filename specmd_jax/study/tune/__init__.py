@@ -4,11 +4,11 @@
 gradient comes from, `search` how they are turned, `check` whether that was any good.
 """
 
-from specmd_jax.study.tune.check import GridBest, check_grid
+from specmd_jax.study.tune.grid_check import GridBest, check_grid
 from specmd_jax.study.tune.knobs import Knob, knobs_of
 from specmd_jax.study.tune.objective import Goal, Objective, split_requests
-from specmd_jax.study.tune.run import anchors_of, tune
 from specmd_jax.study.tune.search import Effort, Found, search
+from specmd_jax.study.tune.tuning import anchors_of, tune
 
 __all__ = [
     "Effort",
