@@ -30,9 +30,9 @@ from specmd_jax.models import (
     open_tokenizer,
 )
 from specmd_jax.report.plots import BLACK, GREY, VERMILION, house_style, save_picture
+from specmd_jax.runtime.gates.scores import Wanted
 from specmd_jax.runtime.recorder import Recorder
 from specmd_jax.runtime.recording_model import RecordingModel
-from specmd_jax.runtime.seen import Wanted
 from specmd_jax.traces import Provenance, Trace
 from specmd_jax.traces.analysis import (
     chance_overlap,

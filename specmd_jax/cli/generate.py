@@ -98,8 +98,8 @@ class Generate:
     def _recorder(self, strategy: Any) -> "Recorder | None":
         """A trace of this run must hold whatever its own strategy reads."""
         from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
+        from specmd_jax.runtime.gates.scores import Wanted
         from specmd_jax.runtime.recorder import Recorder
-        from specmd_jax.runtime.seen import Wanted
 
         if self.trace_out is None:
             return None

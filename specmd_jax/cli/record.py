@@ -64,9 +64,9 @@ class Record:
 
     def run(self) -> None:
         from specmd_jax.models import open_model, open_tokenizer
+        from specmd_jax.runtime.gates.scores import MAX_LOOKAHEAD, Wanted
         from specmd_jax.runtime.prompts import context_length, encode, read_prompts
         from specmd_jax.runtime.recorder import Recorder
-        from specmd_jax.runtime.seen import MAX_LOOKAHEAD, Wanted
 
         if not 0 <= self.lookahead <= MAX_LOOKAHEAD:
             raise InputError(f"--lookahead {self.lookahead}: give 0 to {MAX_LOOKAHEAD}")

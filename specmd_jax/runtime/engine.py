@@ -19,16 +19,16 @@ from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
 from specmd_jax.runtime.budget import make_budget
 from specmd_jax.runtime.computing import Computing
 from specmd_jax.runtime.decisions import Decisions
-from specmd_jax.runtime.demand import Moment
 from specmd_jax.runtime.expert_cache import ExpertCache
+from specmd_jax.runtime.gates.gate_events import Moment
+from specmd_jax.runtime.gates.message import Form, Messages
+from specmd_jax.runtime.gates.scores import Wanted, seen_of
 from specmd_jax.runtime.legs import Legs
 from specmd_jax.runtime.link import DirectLink, Link
 from specmd_jax.runtime.main_loop import MainLoop
 from specmd_jax.runtime.memory import Memory
-from specmd_jax.runtime.message import Form, Messages
 from specmd_jax.runtime.prefetch_loop import PrefetchLoop
 from specmd_jax.runtime.recorder import Recorder
-from specmd_jax.runtime.seen import Wanted, seen_of
 from specmd_jax.runtime.slots import Slots
 from specmd_jax.runtime.staging import Staging
 from specmd_jax.runtime.store import ExpertStore, device_sharding

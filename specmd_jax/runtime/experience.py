@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from specmd_jax.policies.prefetch_guard import Outlook
-from specmd_jax.runtime.demand import Moment
+from specmd_jax.runtime.gates.gate_events import Moment
 from specmd_jax.runtime.link import Link
 from specmd_jax.runtime.work import Work
 

@@ -6,8 +6,8 @@ from jaxtyping import Bool, Int
 
 from specmd_jax.core.types import Event
 from specmd_jax.runtime.decisions import Decisions
-from specmd_jax.runtime.demand import Moment, make_events
-from specmd_jax.runtime.message import Form, Messages
+from specmd_jax.runtime.gates.gate_events import Moment, make_events
+from specmd_jax.runtime.gates.message import Form, Messages
 
 PASSES = 8  # whose hits are counted together: a count costs about as much as one decision
 

@@ -20,9 +20,9 @@ from specmd_jax.core.interned import Static
 from specmd_jax.models import Decoder, Gate
 from specmd_jax.models.forward import Structure, take_apart
 from specmd_jax.models.layers.kv_cache import Remembered, Span
+from specmd_jax.runtime.gates.message import Form
+from specmd_jax.runtime.gates.scores import ask_gate
 from specmd_jax.runtime.memory import Memory
-from specmd_jax.runtime.message import Form
-from specmd_jax.runtime.seen import ask_gate
 from specmd_jax.runtime.waves import (
     Blocks,
     How,

@@ -16,15 +16,15 @@ from specmd_jax.models import DecoderConfig
 from specmd_jax.policies.strategy import Strategy
 from specmd_jax.runtime.computing import Computing
 from specmd_jax.runtime.decisions import Place
-from specmd_jax.runtime.demand import Moment, event_of
 from specmd_jax.runtime.experience import Expecting
 from specmd_jax.runtime.expert_cache import ExpertCache
 from specmd_jax.runtime.fates import meet_fates
+from specmd_jax.runtime.gates.gate_events import Moment, event_of
+from specmd_jax.runtime.gates.message import Form, Messages
 from specmd_jax.runtime.hits import Hits, found_from_start
 from specmd_jax.runtime.host_experts import HostExperts
 from specmd_jax.runtime.loads import Loads, missing
 from specmd_jax.runtime.memory import Memory
-from specmd_jax.runtime.message import Form, Messages
 from specmd_jax.runtime.pace import Pace
 from specmd_jax.runtime.steps import Decision
 from specmd_jax.runtime.walk import Walk

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.runtime.seen import Seen, Wanted
+from specmd_jax.runtime.gates.scores import Seen, Wanted
 from specmd_jax.traces import DECODE, PAD, PREFILL, Provenance, Trace
 
 

@@ -15,9 +15,9 @@ from jaxtyping import Array, Float, Int
 from specmd_jax.models import Decoder, Gate, KvCache
 from specmd_jax.models.forward import Structure
 from specmd_jax.models.layers.kv_cache import Remembered, Span
+from specmd_jax.runtime.gates.message import Form
+from specmd_jax.runtime.gates.scores import foresee
 from specmd_jax.runtime.memory import Memory
-from specmd_jax.runtime.message import Form
-from specmd_jax.runtime.seen import foresee
 from specmd_jax.runtime.waves import How, compute_all, cut
 
 

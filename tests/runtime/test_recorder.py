@@ -24,10 +24,10 @@ from specmd_jax.models import (
     stream_tokens,
 )
 from specmd_jax.policies.strategy import make_strategy
+from specmd_jax.runtime.gates.scores import Seen, Wanted
 from specmd_jax.runtime.record import Continuation, record
 from specmd_jax.runtime.recorder import Recorder
 from specmd_jax.runtime.recording_model import RecordingModel
-from specmd_jax.runtime.seen import Seen, Wanted
 from specmd_jax.simulator.events import dense_events
 from specmd_jax.study.metrics import count_summary
 from specmd_jax.study.run import Setup, run

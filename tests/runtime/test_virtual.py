@@ -12,7 +12,7 @@ from runtime.virtual import stage
 from specmd_jax.hardware.capacity import copies_of
 from specmd_jax.hardware.profiles import HardwareProfile
 from specmd_jax.model_zoo import ModelSpec
-from specmd_jax.runtime.seen import Wanted
+from specmd_jax.runtime.gates.scores import Wanted
 from specmd_jax.simulator.pricing import price
 from specmd_jax.study.metrics import count_summary
 from specmd_jax.study.run import run as simulate

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from specmd_jax.policies.prefetch_guard import Outlook
-from specmd_jax.runtime.demand import Moment
+from specmd_jax.runtime.gates.gate_events import Moment
 from specmd_jax.runtime.link import ThrottledLink
 from specmd_jax.runtime.prefetch_loop import Prefetched, PrefetchLoop
 from specmd_jax.runtime.staging import Staging

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from specmd_jax.models import Decoder, Gate
 from specmd_jax.models.decoder import MoeBlock
 from specmd_jax.models.layers.router import affinities
-from specmd_jax.runtime.demand import Asked
+from specmd_jax.runtime.gates.gate_events import Asked
 
 MAX_LOOKAHEAD = 3  # further ahead the hidden state says little
 

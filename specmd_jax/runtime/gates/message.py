@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from specmd_jax.models import Gate
-from specmd_jax.runtime.demand import Asked
+from specmd_jax.runtime.gates.gate_events import Asked
 
 Messages = Int[Array | np.ndarray, "_ T M"]  # of some layers; on the device, or on the host
 

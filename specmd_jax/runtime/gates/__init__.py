@@ -1,0 +1,1 @@
+"""What a gate says: the chosen experts and scores, brought to the host as an event."""
