@@ -159,9 +159,9 @@ class Generate:
 
     def _write(self, model: "OffloadedModel", checkpoint: "Checkpoint") -> None:
         from specmd_jax.models import Sampling
+        from specmd_jax.runtime.offload.store import AS_STORED
         from specmd_jax.runtime.origin import describe_recording
         from specmd_jax.runtime.record import Continuation
-        from specmd_jax.runtime.store import AS_STORED
         from specmd_jax.traces import write_trace
 
         recorder, drawn = model.recorder, self.drawn

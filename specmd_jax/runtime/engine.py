@@ -26,12 +26,12 @@ from specmd_jax.runtime.gates.scores import Wanted, seen_of
 from specmd_jax.runtime.legs import Legs
 from specmd_jax.runtime.link import DirectLink, Link
 from specmd_jax.runtime.main_loop import MainLoop
-from specmd_jax.runtime.memory import Memory
+from specmd_jax.runtime.offload.pages import Memory
+from specmd_jax.runtime.offload.slots import Slots
+from specmd_jax.runtime.offload.store import ExpertStore, device_sharding
 from specmd_jax.runtime.prefetch_loop import PrefetchLoop
 from specmd_jax.runtime.recorder import Recorder
-from specmd_jax.runtime.slots import Slots
 from specmd_jax.runtime.staging import Staging
-from specmd_jax.runtime.store import ExpertStore, device_sharding
 from specmd_jax.runtime.walk import Walk
 from specmd_jax.runtime.whole_pass import Hoped, run_whole
 from specmd_jax.simulator.batch import Tally

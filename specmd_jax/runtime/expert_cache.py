@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from specmd_jax.runtime.decisions import Decisions
 from specmd_jax.runtime.link import Link
-from specmd_jax.runtime.slots import Slots
-from specmd_jax.runtime.store import ExpertStore
+from specmd_jax.runtime.offload.slots import Slots
+from specmd_jax.runtime.offload.store import ExpertStore
 
 
 class ExpertCache(NamedTuple):

@@ -22,8 +22,7 @@ from specmd_jax.models.forward import Structure, take_apart
 from specmd_jax.models.layers.kv_cache import Remembered, Span
 from specmd_jax.runtime.gates.message import Form
 from specmd_jax.runtime.gates.scores import ask_gate
-from specmd_jax.runtime.memory import Memory
-from specmd_jax.runtime.waves import (
+from specmd_jax.runtime.offload.ffn import (
     Blocks,
     How,
     combine,
@@ -32,6 +31,7 @@ from specmd_jax.runtime.waves import (
     cut,
     lay_out,
 )
+from specmd_jax.runtime.offload.pages import Memory
 
 Pasts = tuple[Remembered, ...]
 

@@ -12,8 +12,8 @@ from jaxtyping import Array, Shaped
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.runtime import waiting
-from specmd_jax.runtime.carry import carry
-from specmd_jax.runtime.store import Packed
+from specmd_jax.runtime.offload.carry import carry
+from specmd_jax.runtime.offload.store import Packed
 
 ATTEMPTS = 3  # of one transfer, before the run gives up
 

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Int8, Shaped
 
 from specmd_jax.runtime.link import Delivery, Link, Transfer
+from specmd_jax.runtime.offload.store import ExpertStore
 from specmd_jax.runtime.prefetch_loop import name_of
-from specmd_jax.runtime.store import ExpertStore
 
 
 class Loads:

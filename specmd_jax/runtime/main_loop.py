@@ -22,14 +22,14 @@ from specmd_jax.runtime.fates import meet_fates
 from specmd_jax.runtime.gates.gate_events import Moment, event_of
 from specmd_jax.runtime.gates.message import Form, Messages
 from specmd_jax.runtime.hits import Hits, found_from_start
-from specmd_jax.runtime.host_experts import HostExperts
 from specmd_jax.runtime.loads import Loads, missing
-from specmd_jax.runtime.memory import Memory
+from specmd_jax.runtime.offload.ffn import combine_now
+from specmd_jax.runtime.offload.host_ffn import HostExperts
+from specmd_jax.runtime.offload.pages import Memory
 from specmd_jax.runtime.pace import Pace
 from specmd_jax.runtime.steps import Decision
 from specmd_jax.runtime.walk import Walk
 from specmd_jax.runtime.watchdog import Watching
-from specmd_jax.runtime.waves import combine_now
 from specmd_jax.runtime.work import Work, sure_work, work_of
 
 Result = TypeVar("Result")

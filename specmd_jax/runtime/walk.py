@@ -11,8 +11,8 @@ from specmd_jax.models import Gate, KvCache, Pass
 from specmd_jax.models.layers.kv_cache import Remembered, Span
 from specmd_jax.runtime.gates.message import Messages
 from specmd_jax.runtime.legs import Arrival, Legs
-from specmd_jax.runtime.memory import Memory
-from specmd_jax.runtime.waves import Blocks, How, lay_out_now
+from specmd_jax.runtime.offload.ffn import Blocks, How, lay_out_now
+from specmd_jax.runtime.offload.pages import Memory
 from specmd_jax.runtime.whole_pass import Hoped
 
 

@@ -17,8 +17,8 @@ from specmd_jax.models.forward import Structure
 from specmd_jax.models.layers.kv_cache import Remembered, Span
 from specmd_jax.runtime.gates.message import Form
 from specmd_jax.runtime.gates.scores import foresee
-from specmd_jax.runtime.memory import Memory
-from specmd_jax.runtime.waves import How, compute_all, cut
+from specmd_jax.runtime.offload.ffn import How, compute_all, cut
+from specmd_jax.runtime.offload.pages import Memory
 
 
 class Hoped(NamedTuple):

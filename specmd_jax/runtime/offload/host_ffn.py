@@ -10,8 +10,8 @@ from jaxtyping import Array, Bool, Float
 
 from specmd_jax.core.interned import Static
 from specmd_jax.models.config import Activation
-from specmd_jax.runtime.store import ExpertStore
-from specmd_jax.runtime.waves import Blocks, How, Way, compute_arrived
+from specmd_jax.runtime.offload.ffn import Blocks, How, Way, compute_arrived
+from specmd_jax.runtime.offload.store import ExpertStore
 
 Hosted = tuple[Float[Array, "blocks rows H"], Bool[np.ndarray, " N"]]  # and whose blocks they are
 

@@ -18,9 +18,9 @@ from jaxtyping import Array, Bool, Int, Int8, Shaped
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.interned import Static
 from specmd_jax.core.types import ABSENT
-from specmd_jax.runtime.carry import carry
-from specmd_jax.runtime.memory import Memory, allot, write_now
-from specmd_jax.runtime.store import Packing
+from specmd_jax.runtime.offload.carry import carry
+from specmd_jax.runtime.offload.pages import Memory, allot, write_now
+from specmd_jax.runtime.offload.store import Packing
 
 NO_PAGE = -1
 Pages = Int[np.ndarray, " pages"]

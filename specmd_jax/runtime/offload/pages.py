@@ -15,7 +15,7 @@ from specmd_jax.core.interned import Static
 from specmd_jax.models.experts.blocks import Weights, as_stack
 from specmd_jax.models.experts.quantize import PackedExpert
 from specmd_jax.models.experts.weights import ExpertWeights
-from specmd_jax.runtime.store import Packing
+from specmd_jax.runtime.offload.store import Packing
 
 Memory = Shaped[Array, "U page"] | ExpertWeights | PackedExpert
 

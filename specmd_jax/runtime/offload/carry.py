@@ -6,7 +6,7 @@ import jax
 from jax.stages import Wrapped
 from jaxtyping import Array, Shaped
 
-from specmd_jax.runtime.store import Packed, device_sharding
+from specmd_jax.runtime.offload.store import Packed, device_sharding
 
 SMALL_BYTES = 512 << 10  # the Python of `device_put` takes as long as copying so much
 
