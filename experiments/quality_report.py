@@ -96,7 +96,7 @@ def page(rows: Rows) -> list[str]:
         "token, teacher-forced, under LRU over one pool; the exact model has "
         f"{first['nll_exact']:.4f} nats a token. Machine: {first['machine']}; commit "
         f"{first['commit']}. By `python experiments/quality.py run`; meanings in "
-        "`docs/semantics.md` and `specmd_jax/runtime/effects.py`.",
+        "`docs/semantics.md` and `specmd_jax/runtime/decide/applied_choice.py`.",
         "",
         "Loads are of one cache that all texts go through in turn. Bytes saved: beside `fetch` "
         "under the same cache. Intervals are bootstrapped over texts, 95 %. Top-1 and experts: "

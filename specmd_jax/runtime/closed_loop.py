@@ -18,7 +18,7 @@ from specmd_jax.models.forward import Structure
 from specmd_jax.models.layers.kv_cache import empty_cache
 from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
 from specmd_jax.policies.strategy import Strategy, StrategyParams
-from specmd_jax.runtime.effects import Computed, bent_choice, computed
+from specmd_jax.runtime.decide.applied_choice import Computed, bent_choice, computed
 from specmd_jax.runtime.gates.scores import ask_gate
 from specmd_jax.simulator.cache import Setting
 from specmd_jax.simulator.counts import Counts, add_pass

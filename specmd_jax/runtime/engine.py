@@ -18,7 +18,7 @@ from specmd_jax.models.forward import take_apart
 from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
 from specmd_jax.runtime.budget import make_budget
 from specmd_jax.runtime.computing import Computing
-from specmd_jax.runtime.decisions import Decisions
+from specmd_jax.runtime.decide.decisions import Decisions
 from specmd_jax.runtime.expert_cache import ExpertCache
 from specmd_jax.runtime.gates.gate_events import Moment
 from specmd_jax.runtime.gates.message import Form, Messages

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Int
 
 from specmd_jax.policies.prefetch_guard import Outlook
+from specmd_jax.runtime.decide.layer_work import Work
 from specmd_jax.runtime.gates.gate_events import Moment
 from specmd_jax.runtime.link import Link
-from specmd_jax.runtime.work import Work
 
 TICK_S = 1e-6
 MOST_TICKS = 1 << 30

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from specmd_jax.runtime.decisions import Decisions
+from specmd_jax.runtime.decide.decisions import Decisions
 from specmd_jax.runtime.link import Link
 from specmd_jax.runtime.offload.slots import Slots
 from specmd_jax.runtime.offload.store import ExpertStore

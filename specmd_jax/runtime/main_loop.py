@@ -15,22 +15,22 @@ from specmd_jax.core.types import Event
 from specmd_jax.models import DecoderConfig
 from specmd_jax.policies.strategy import Strategy
 from specmd_jax.runtime.computing import Computing
-from specmd_jax.runtime.decisions import Place
+from specmd_jax.runtime.decide.compiled_step import Decision
+from specmd_jax.runtime.decide.decisions import Place
+from specmd_jax.runtime.decide.fates import meet_fates
+from specmd_jax.runtime.decide.hit_backlog import Hits, found_from_start
+from specmd_jax.runtime.decide.layer_work import Work, sure_work, work_of
 from specmd_jax.runtime.experience import Expecting
 from specmd_jax.runtime.expert_cache import ExpertCache
-from specmd_jax.runtime.fates import meet_fates
 from specmd_jax.runtime.gates.gate_events import Moment, event_of
 from specmd_jax.runtime.gates.message import Form, Messages
-from specmd_jax.runtime.hits import Hits, found_from_start
 from specmd_jax.runtime.loads import Loads, missing
 from specmd_jax.runtime.offload.ffn import combine_now
 from specmd_jax.runtime.offload.host_ffn import HostExperts
 from specmd_jax.runtime.offload.pages import Memory
 from specmd_jax.runtime.pace import Pace
-from specmd_jax.runtime.steps import Decision
 from specmd_jax.runtime.walk import Walk
 from specmd_jax.runtime.watchdog import Watching
-from specmd_jax.runtime.work import Work, sure_work, work_of
 
 Result = TypeVar("Result")
 

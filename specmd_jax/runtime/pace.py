@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool
 
-from specmd_jax.runtime.work import Work
+from specmd_jax.runtime.decide.layer_work import Work
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Shaped
 
-from specmd_jax.runtime.decisions import Place
+from specmd_jax.runtime.decide.decisions import Place
 from specmd_jax.runtime.expert_cache import ExpertCache
 from specmd_jax.runtime.link import Delivery
 

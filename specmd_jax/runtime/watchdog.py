@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from jaxtyping import Array, Shaped
 
-from specmd_jax.runtime.decisions import Place
+from specmd_jax.runtime.decide.decisions import Place
 from specmd_jax.runtime.link import Transfer
 from specmd_jax.runtime.prefetch_loop import Prefetched, PrefetchLoop
 

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 from specmd_jax.policies.prefetch_guard import Outlook
+from specmd_jax.runtime.decide.layer_work import Work
 from specmd_jax.runtime.gates.gate_events import Moment
 from specmd_jax.runtime.link import ThrottledLink
 from specmd_jax.runtime.prefetch_loop import Prefetched, PrefetchLoop
 from specmd_jax.runtime.staging import Staging
-from specmd_jax.runtime.work import Work
 from specmd_jax.simulator.timeline import Costs
 
 

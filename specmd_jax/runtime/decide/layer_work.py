@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Int8
 
 from specmd_jax.core.types import ABSENT, Event
-from specmd_jax.runtime.decisions import Place
-from specmd_jax.runtime.steps import Fates
+from specmd_jax.runtime.decide.compiled_step import Fates
+from specmd_jax.runtime.decide.decisions import Place
 
 
 class Work(NamedTuple):

@@ -12,8 +12,7 @@ from specmd_jax.core.types import ABSENT, Event, Flight, ModelShape
 from specmd_jax.policies.miss import MISSES
 from specmd_jax.policies.prefetch_guard import Outlook
 from specmd_jax.policies.strategy import Strategy, StrategyParams
-from specmd_jax.runtime.asked_of_all import AskedOfAll
-from specmd_jax.runtime.steps import (
+from specmd_jax.runtime.decide.compiled_step import (
     Decision,
     Fixed,
     Hits,
@@ -23,7 +22,8 @@ from specmd_jax.runtime.steps import (
     decide,
     decide_now,
 )
-from specmd_jax.runtime.wire import Wire
+from specmd_jax.runtime.decide.full_cache import AskedOfAll
+from specmd_jax.runtime.decide.tree_row import Wire
 from specmd_jax.simulator.counts import Counts
 from specmd_jax.simulator.scan import begin
 from specmd_jax.simulator.state import Replay

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from specmd_jax.core.types import Event
 from specmd_jax.models import DecoderConfig, Gate
 from specmd_jax.models.layers.router import NO_EXPERT
-from specmd_jax.runtime.effects import bent_choice, computed
+from specmd_jax.runtime.decide.applied_choice import bent_choice, computed
 from specmd_jax.simulator.cache import Served
 
 

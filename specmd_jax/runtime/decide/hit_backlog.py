@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from specmd_jax.core.types import Event
-from specmd_jax.runtime.decisions import Decisions
+from specmd_jax.runtime.decide.decisions import Decisions
 from specmd_jax.runtime.gates.gate_events import Moment, make_events
 from specmd_jax.runtime.gates.message import Form, Messages
 

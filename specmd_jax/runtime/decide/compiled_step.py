@@ -18,7 +18,7 @@ from specmd_jax.core.jit import quick_jit
 from specmd_jax.core.types import Event, Flight, ModelShape
 from specmd_jax.policies.prefetch_guard import Outlook
 from specmd_jax.policies.strategy import Strategy, StrategyParams
-from specmd_jax.runtime.wire import Wire
+from specmd_jax.runtime.decide.tree_row import Wire
 from specmd_jax.simulator.cache import Served, Setting
 from specmd_jax.simulator.counts import Counts
 from specmd_jax.simulator.prefetching import Told
