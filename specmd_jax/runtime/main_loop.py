@@ -22,6 +22,7 @@ from specmd_jax.runtime.decide.hit_backlog import Hits, found_from_start
 from specmd_jax.runtime.decide.layer_work import Work, sure_work, work_of
 from specmd_jax.runtime.experience import Expecting
 from specmd_jax.runtime.expert_cache import ExpertCache
+from specmd_jax.runtime.forward.pass_state import Walk
 from specmd_jax.runtime.gates.gate_events import Moment, event_of
 from specmd_jax.runtime.gates.message import Form, Messages
 from specmd_jax.runtime.loads import Loads, missing
@@ -29,7 +30,6 @@ from specmd_jax.runtime.offload.ffn import combine_now
 from specmd_jax.runtime.offload.host_ffn import HostExperts
 from specmd_jax.runtime.offload.pages import Memory
 from specmd_jax.runtime.pace import Pace
-from specmd_jax.runtime.walk import Walk
 from specmd_jax.runtime.watchdog import Watching
 
 Result = TypeVar("Result")

@@ -9,11 +9,11 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from specmd_jax.models import Gate, KvCache, Pass
 from specmd_jax.models.layers.kv_cache import Remembered, Span
+from specmd_jax.runtime.forward.segments import Arrival, Legs
+from specmd_jax.runtime.forward.whole_pass import Hoped
 from specmd_jax.runtime.gates.message import Messages
-from specmd_jax.runtime.legs import Arrival, Legs
 from specmd_jax.runtime.offload.ffn import Blocks, How, lay_out_now
 from specmd_jax.runtime.offload.pages import Memory
-from specmd_jax.runtime.whole_pass import Hoped
 
 
 @dataclass
