@@ -8,7 +8,7 @@ from tyro.conf import arg
 from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
-    from specmd_jax.runtime.link import Link
+    from specmd_jax.runtime.transfer.link import Link
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Throttle:
           InputError: a value is none.
         """
         from specmd_jax.core.units import parse_rate
-        from specmd_jax.runtime.link import ThrottledLink
+        from specmd_jax.runtime.transfer.link import ThrottledLink
         from specmd_jax.study.choice import parse_seconds
 
         if self.rate is None:

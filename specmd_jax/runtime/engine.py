@@ -19,21 +19,21 @@ from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
 from specmd_jax.runtime.budget import make_budget
 from specmd_jax.runtime.computing import Computing
 from specmd_jax.runtime.decide.decisions import Decisions
-from specmd_jax.runtime.expert_cache import ExpertCache
 from specmd_jax.runtime.forward.pass_state import Walk
 from specmd_jax.runtime.forward.segments import Legs
 from specmd_jax.runtime.forward.whole_pass import Hoped, run_whole
 from specmd_jax.runtime.gates.gate_events import Moment
 from specmd_jax.runtime.gates.message import Form, Messages
 from specmd_jax.runtime.gates.scores import Wanted, seen_of
-from specmd_jax.runtime.link import DirectLink, Link
 from specmd_jax.runtime.main_loop import MainLoop
 from specmd_jax.runtime.offload.pages import Memory
 from specmd_jax.runtime.offload.slots import Slots
 from specmd_jax.runtime.offload.store import ExpertStore, device_sharding
-from specmd_jax.runtime.prefetch_loop import PrefetchLoop
 from specmd_jax.runtime.recorder import Recorder
 from specmd_jax.runtime.staging import Staging
+from specmd_jax.runtime.transfer.expert_cache import ExpertCache
+from specmd_jax.runtime.transfer.link import DirectLink, Link
+from specmd_jax.runtime.transfer.prefetch_queue import PrefetchLoop
 from specmd_jax.simulator.batch import Tally
 from specmd_jax.study.run import Answer, Setup
 from specmd_kernels import Implementation

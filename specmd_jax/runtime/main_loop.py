@@ -20,17 +20,17 @@ from specmd_jax.runtime.decide.decisions import Place
 from specmd_jax.runtime.decide.fates import meet_fates
 from specmd_jax.runtime.decide.hit_backlog import Hits, found_from_start
 from specmd_jax.runtime.decide.layer_work import Work, sure_work, work_of
-from specmd_jax.runtime.experience import Expecting
-from specmd_jax.runtime.expert_cache import ExpertCache
 from specmd_jax.runtime.forward.pass_state import Walk
 from specmd_jax.runtime.gates.gate_events import Moment, event_of
 from specmd_jax.runtime.gates.message import Form, Messages
-from specmd_jax.runtime.loads import Loads, missing
 from specmd_jax.runtime.offload.ffn import combine_now
 from specmd_jax.runtime.offload.host_ffn import HostExperts
 from specmd_jax.runtime.offload.pages import Memory
 from specmd_jax.runtime.pace import Pace
-from specmd_jax.runtime.watchdog import Watching
+from specmd_jax.runtime.transfer.demand_loads import Loads, missing
+from specmd_jax.runtime.transfer.estimate import Expecting
+from specmd_jax.runtime.transfer.expert_cache import ExpertCache
+from specmd_jax.runtime.transfer.watchdog import Watching
 
 Result = TypeVar("Result")
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from specmd_jax.runtime.experience import Expecting, Experience
-from specmd_jax.runtime.link import Link
 from specmd_jax.runtime.pace import Pace, RealTime
-from specmd_jax.runtime.prefetch_loop import PrefetchLoop
-from specmd_jax.runtime.watchdog import Watchdog, Watching
+from specmd_jax.runtime.transfer.estimate import Expecting, Experience
+from specmd_jax.runtime.transfer.link import Link
+from specmd_jax.runtime.transfer.prefetch_queue import PrefetchLoop
+from specmd_jax.runtime.transfer.watchdog import Watchdog, Watching
 
 # Demand loads in transit: one arrives while another is computed. Of small experts it takes more of
 # them for the link to stay busy while the host decides.

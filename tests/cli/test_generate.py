@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from specmd_jax.runtime.link import ThrottledLink
+from specmd_jax.runtime.transfer.link import ThrottledLink
 
 from .conftest import Specmd
 

@@ -14,13 +14,13 @@ from specmd_jax.core.errors import InputError
 from specmd_jax.models import generate
 from specmd_jax.policies.strategy import FAMILIES
 from specmd_jax.runtime.engine import OffloadedModel
-from specmd_jax.runtime.link import ATTEMPTS, DirectLink, Transfer, TransferFailed
 from specmd_jax.runtime.measured import follow
 from specmd_jax.runtime.offload import slots as slots_module
 from specmd_jax.runtime.offload.store import Packed
-from specmd_jax.runtime.prefetch_loop import PrefetchLoop
 from specmd_jax.runtime.staging import Staging
-from specmd_jax.runtime.watchdog import Watchdog, WatchdogFailed
+from specmd_jax.runtime.transfer.link import ATTEMPTS, DirectLink, Transfer, TransferFailed
+from specmd_jax.runtime.transfer.prefetch_queue import PrefetchLoop
+from specmd_jax.runtime.transfer.watchdog import Watchdog, WatchdogFailed
 
 NEW = 6
 PATIENCE_S = 60.0  # a run that takes longer hangs

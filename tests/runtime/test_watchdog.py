@@ -8,9 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 import pytest
 
-from specmd_jax.runtime.link import Delivery
-from specmd_jax.runtime.prefetch_loop import Prefetched, PrefetchLoop
-from specmd_jax.runtime.watchdog import Watchdog
+from specmd_jax.runtime.transfer.link import Delivery
+from specmd_jax.runtime.transfer.prefetch_queue import Prefetched, PrefetchLoop
+from specmd_jax.runtime.transfer.watchdog import Watchdog
 
 PATIENCE_S = 5.0
 

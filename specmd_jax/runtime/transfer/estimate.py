@@ -10,7 +10,7 @@ from jaxtyping import Int
 from specmd_jax.policies.prefetch_guard import Outlook
 from specmd_jax.runtime.decide.layer_work import Work
 from specmd_jax.runtime.gates.gate_events import Moment
-from specmd_jax.runtime.link import Link
+from specmd_jax.runtime.transfer.link import Link
 
 TICK_S = 1e-6
 MOST_TICKS = 1 << 30

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Array, Bool, Int, Int8, Shaped
 
-from specmd_jax.runtime.link import Delivery, Link, Transfer
 from specmd_jax.runtime.offload.store import ExpertStore
-from specmd_jax.runtime.prefetch_loop import name_of
+from specmd_jax.runtime.transfer.link import Delivery, Link, Transfer
+from specmd_jax.runtime.transfer.prefetch_queue import name_of
 
 
 class Loads:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from jaxtyping import Array, Shaped
 
 from specmd_jax.runtime.decide.decisions import Place
-from specmd_jax.runtime.expert_cache import ExpertCache
-from specmd_jax.runtime.link import Delivery
+from specmd_jax.runtime.transfer.expert_cache import ExpertCache
+from specmd_jax.runtime.transfer.link import Delivery
 
 
 class Prefetched(NamedTuple):

@@ -9,8 +9,8 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Array, Shaped
 
 from specmd_jax.runtime.decide.decisions import Place
-from specmd_jax.runtime.link import Transfer
-from specmd_jax.runtime.prefetch_loop import Prefetched, PrefetchLoop
+from specmd_jax.runtime.transfer.link import Transfer
+from specmd_jax.runtime.transfer.prefetch_queue import Prefetched, PrefetchLoop
 
 
 class WatchdogFailed(RuntimeError):

@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 from specmd_jax.runtime.decide.decisions import Decisions
-from specmd_jax.runtime.link import Link
 from specmd_jax.runtime.offload.slots import Slots
 from specmd_jax.runtime.offload.store import ExpertStore
+from specmd_jax.runtime.transfer.link import Link
 
 
 class ExpertCache(NamedTuple):

@@ -11,9 +11,9 @@ import jax
 from jaxtyping import Array, Shaped
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.runtime import waiting
 from specmd_jax.runtime.offload.carry import carry
 from specmd_jax.runtime.offload.store import Packed
+from specmd_jax.runtime.transfer import waiting
 
 ATTEMPTS = 3  # of one transfer, before the run gives up
 
