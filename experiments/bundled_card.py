@@ -31,8 +31,8 @@ from specmd_jax.models import (
 )
 from specmd_jax.report.plots import BLACK, GREY, VERMILION, house_style, save_picture
 from specmd_jax.runtime.gates.scores import Wanted
-from specmd_jax.runtime.recorder import Recorder
-from specmd_jax.runtime.recording_model import RecordingModel
+from specmd_jax.runtime.record.model import RecordingModel
+from specmd_jax.runtime.record.recorder import Recorder
 from specmd_jax.traces import Provenance, Trace
 from specmd_jax.traces.analysis import (
     chance_overlap,

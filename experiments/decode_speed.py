@@ -22,8 +22,8 @@ from hand_decode import Caches, by_hand, weights_of
 from recordings import RESULTS, markdown_table, measured_on, write_page
 
 from specmd_jax.models import Checkpoint, ResidentModel, empty_cache, open_model
-from specmd_jax.runtime.recorder import Recorder
-from specmd_jax.runtime.recording_model import RecordingModel
+from specmd_jax.runtime.record.model import RecordingModel
+from specmd_jax.runtime.record.recorder import Recorder
 
 
 @dataclass(frozen=True)

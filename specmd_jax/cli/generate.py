@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from specmd_jax.models import Checkpoint
     from specmd_jax.runtime.engine import OffloadedModel
     from specmd_jax.runtime.measured import Generation
-    from specmd_jax.runtime.recorder import Recorder
+    from specmd_jax.runtime.record.recorder import Recorder
 
 MOST_TOKENS = 1 << 20
 
@@ -99,7 +99,7 @@ class Generate:
         """A trace of this run must hold whatever its own strategy reads."""
         from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
         from specmd_jax.runtime.gates.scores import Wanted
-        from specmd_jax.runtime.recorder import Recorder
+        from specmd_jax.runtime.record.recorder import Recorder
 
         if self.trace_out is None:
             return None
@@ -160,8 +160,8 @@ class Generate:
     def _write(self, model: "OffloadedModel", checkpoint: "Checkpoint") -> None:
         from specmd_jax.models import Sampling
         from specmd_jax.runtime.offload.store import AS_STORED
-        from specmd_jax.runtime.origin import describe_recording
-        from specmd_jax.runtime.record import Continuation
+        from specmd_jax.runtime.record.provenance import describe_recording
+        from specmd_jax.runtime.record.record import Continuation
         from specmd_jax.traces import write_trace
 
         recorder, drawn = model.recorder, self.drawn

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from specmd_jax.models import Checkpoint
-    from specmd_jax.runtime.record import Continuation
-    from specmd_jax.runtime.recorder import Recorder
+    from specmd_jax.runtime.record.record import Continuation
+    from specmd_jax.runtime.record.recorder import Recorder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class Record:
         from specmd_jax.models import open_model, open_tokenizer
         from specmd_jax.runtime.gates.scores import MAX_LOOKAHEAD, Wanted
         from specmd_jax.runtime.prompts import context_length, encode, read_prompts
-        from specmd_jax.runtime.recorder import Recorder
+        from specmd_jax.runtime.record.recorder import Recorder
 
         if not 0 <= self.lookahead <= MAX_LOOKAHEAD:
             raise InputError(f"--lookahead {self.lookahead}: give 0 to {MAX_LOOKAHEAD}")
@@ -95,7 +95,7 @@ class Record:
     def _how(self, checkpoint: "Checkpoint") -> "Continuation":
         from specmd_jax.models import Sampling
         from specmd_jax.runtime.prompts import stop_tokens
-        from specmd_jax.runtime.record import Continuation
+        from specmd_jax.runtime.record.record import Continuation
 
         asked = self.continued
         return Continuation(
@@ -116,9 +116,9 @@ class Record:
         """Returns the bytes of an expert by layer, and whether Ctrl-C ended the recording."""
         import jax.numpy as jnp
 
-        from specmd_jax.runtime.loading import load_whole
-        from specmd_jax.runtime.record import record
-        from specmd_jax.runtime.recording_model import RecordingModel
+        from specmd_jax.runtime.record.loading import load_whole
+        from specmd_jax.runtime.record.model import RecordingModel
+        from specmd_jax.runtime.record.record import record
 
         dtype = jnp.dtype(self.dtype)
         decoder, experts, expert_bytes = load_whole(checkpoint, dtype)
@@ -143,7 +143,7 @@ class Record:
         seconds: float,
     ) -> None:
         from specmd_jax.report.tables import describe_trace, show_trace
-        from specmd_jax.runtime.origin import describe_recording
+        from specmd_jax.runtime.record.provenance import describe_recording
         from specmd_jax.traces import write_trace
 
         origin = describe_recording(self.model, checkpoint, how, self.dtype, self.prompts.name)

@@ -29,7 +29,7 @@ from specmd_jax.runtime.main_loop import MainLoop
 from specmd_jax.runtime.offload.pages import Memory
 from specmd_jax.runtime.offload.slots import Slots
 from specmd_jax.runtime.offload.store import ExpertStore, device_sharding
-from specmd_jax.runtime.recorder import Recorder
+from specmd_jax.runtime.record.recorder import Recorder
 from specmd_jax.runtime.staging import Staging
 from specmd_jax.runtime.transfer.expert_cache import ExpertCache
 from specmd_jax.runtime.transfer.link import DirectLink, Link

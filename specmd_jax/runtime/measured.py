@@ -11,7 +11,7 @@ import numpy as np
 from specmd_jax.models import Forward, Sampling, stream_tokens
 from specmd_jax.policies.base import LOGITS
 from specmd_jax.runtime.engine import OffloadedModel
-from specmd_jax.runtime.recorder import Recorder
+from specmd_jax.runtime.record.recorder import Recorder
 from specmd_jax.runtime.transfer.link import DirectLink
 from specmd_jax.study.metrics import count_summary
 

@@ -16,7 +16,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from specmd_jax.models import save_olmoe
-from specmd_jax.runtime import record as recording
+from specmd_jax.runtime.record.record import record as recording
 from specmd_jax.traces import PREFILL, read_trace
 
 from .conftest import Specmd

@@ -25,9 +25,9 @@ from specmd_jax.models import (
 )
 from specmd_jax.policies.strategy import make_strategy
 from specmd_jax.runtime.gates.scores import Seen, Wanted
-from specmd_jax.runtime.record import Continuation, record
-from specmd_jax.runtime.recorder import Recorder
-from specmd_jax.runtime.recording_model import RecordingModel
+from specmd_jax.runtime.record.model import RecordingModel
+from specmd_jax.runtime.record.record import Continuation, record
+from specmd_jax.runtime.record.recorder import Recorder
 from specmd_jax.simulator.events import dense_events
 from specmd_jax.study.metrics import count_summary
 from specmd_jax.study.run import Setup, run

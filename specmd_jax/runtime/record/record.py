@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.models import Sampling, stream_tokens
-from specmd_jax.runtime.recording_model import RecordingModel
+from specmd_jax.runtime.record.model import RecordingModel
 
 MAX_BATCH = 4096
 MAX_TOKENS = 1 << 20

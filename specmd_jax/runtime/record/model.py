@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 from specmd_jax.models import Decoder, ExpertWeights, KvCache, Pass, resident
 from specmd_jax.models.forward import Structure, take_apart
 from specmd_jax.runtime.gates.scores import Seen, Wanted, see
-from specmd_jax.runtime.recorder import Recorder
+from specmd_jax.runtime.record.recorder import Recorder
 
 
 class RecordingModel:

@@ -9,7 +9,7 @@ import jax
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.models import Checkpoint
-from specmd_jax.runtime.record import Continuation
+from specmd_jax.runtime.record.record import Continuation
 from specmd_jax.traces import Provenance
 
 

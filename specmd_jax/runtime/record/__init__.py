@@ -1,0 +1,1 @@
+"""Runs into traces: the recording model and where a recording came from."""
