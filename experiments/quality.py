@@ -20,7 +20,13 @@ from rich.console import Console
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.models import BUNDLED, open_model
-from specmd_jax.runtime.quality import Reading, cut, measure, read_exactly, summarise_quality
+from specmd_jax.runtime.quality.measure import (
+    Reading,
+    cut,
+    measure,
+    read_exactly,
+    summarise_quality,
+)
 from specmd_jax.study.choice import Choice, make_setup
 from specmd_jax.study.journal import Journal, journal_of, write_table
 

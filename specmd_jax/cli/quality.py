@@ -46,7 +46,7 @@ class Quality:
     def run(self) -> None:
         from specmd_jax.models import open_model
         from specmd_jax.report.quality_table import show_quality
-        from specmd_jax.runtime.quality import cut, measure, read_exactly, summarise_quality
+        from specmd_jax.runtime.quality.measure import cut, measure, read_exactly, summarise_quality
 
         for name, most in (("tokens", MOST_TOKENS), ("length", MOST_LENGTH)):
             if not 2 <= getattr(self, name) <= most:
@@ -66,7 +66,7 @@ class Quality:
             show_quality(rows, stdout())
 
     def _setups(self, checkpoint: "Checkpoint") -> "list[Setup]":
-        from specmd_jax.runtime.quality import check_quality
+        from specmd_jax.runtime.quality.measure import check_quality
         from specmd_jax.study.choice import make_setup
 
         simulate = Simulate(trace=self.text, cache=self.cache, machine=Machine())

@@ -10,9 +10,9 @@ from specmd_jax.core.errors import InputError
 from specmd_jax.models import resident, small_olmoe
 from specmd_jax.models.experts.quantize import dequantize, quantize
 from specmd_jax.models.forward import take_apart
-from specmd_jax.runtime.closed_loop import Exact
 from specmd_jax.runtime.decide.applied_choice import stand_ins
-from specmd_jax.runtime.quality import (
+from specmd_jax.runtime.quality.closed_loop import Exact
+from specmd_jax.runtime.quality.measure import (
     Reading,
     bootstrap,
     check_quality,
