@@ -30,9 +30,14 @@ from recordings import RESULTS, measured_on, write_page
 from specmd_jax.bench.simulator import bench_simulator
 from specmd_jax.hardware.probe import Effort, measure, median_s
 from specmd_jax.model_zoo import ModelSpec, get_model
-from specmd_jax.runtime.forced import open_forced, replay_passes, summarise_replay, time_passes
 from specmd_jax.runtime.offload.slots import Slots
 from specmd_jax.runtime.offload.store import device_sharding, host_sharding
+from specmd_jax.runtime.runs.trace_replay import (
+    open_forced,
+    replay_passes,
+    summarise_replay,
+    time_passes,
+)
 from specmd_jax.study.choice import Choice, make_setup
 from specmd_jax.study.run import run as simulate
 from specmd_jax.traces import Trace, import_trace, slice_passes

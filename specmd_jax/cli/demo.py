@@ -32,7 +32,7 @@ class Demo:
     def run(self) -> None:
         from specmd_jax.report.demo_page import write_demo_page
         from specmd_jax.report.demo_table import show_demo
-        from specmd_jax.runtime.demonstration import demonstrate
+        from specmd_jax.runtime.runs.demo import demonstrate
 
         if not 2 <= self.tokens <= MOST_TOKENS:
             raise InputError(f"--tokens {self.tokens} is out of range: give 2 to {MOST_TOKENS}")

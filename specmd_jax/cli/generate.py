@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from specmd_jax.models import Checkpoint
     from specmd_jax.runtime.engine import OffloadedModel
-    from specmd_jax.runtime.measured import Generation
     from specmd_jax.runtime.record.recorder import Recorder
+    from specmd_jax.runtime.runs.generation import Generation
 
 MOST_TOKENS = 1 << 20
 
@@ -64,8 +64,8 @@ class Generate:
 
     def run(self) -> None:
         from specmd_jax.models import open_model, open_tokenizer
-        from specmd_jax.runtime.offloading import Offloading
-        from specmd_jax.runtime.prompts import context_length, encode
+        from specmd_jax.runtime.runs.offloading import Offloading
+        from specmd_jax.runtime.runs.prompts import context_length, encode
         from specmd_jax.study.choice import make_setup
 
         self._check()
@@ -117,8 +117,8 @@ class Generate:
         import jax.numpy as jnp
 
         from specmd_jax.models import Sampling
-        from specmd_jax.runtime.measured import Generation, follow, warm_up
-        from specmd_jax.runtime.prompts import stop_tokens
+        from specmd_jax.runtime.runs.generation import Generation, follow, warm_up
+        from specmd_jax.runtime.runs.prompts import stop_tokens
 
         drawn = self.drawn
         options: dict[str, Any] = {
@@ -145,7 +145,7 @@ class Generate:
         checkpoint: "Checkpoint",
     ) -> None:
         from specmd_jax.report.run_table import show_run
-        from specmd_jax.runtime.measured import summarise_run
+        from specmd_jax.runtime.runs.generation import summarise_run
 
         summary = {"model": self.model, "link": self.throttle.rate} | summarise_run(model, made)
         if self.trace_out is not None:

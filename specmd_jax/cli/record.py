@@ -65,8 +65,8 @@ class Record:
     def run(self) -> None:
         from specmd_jax.models import open_model, open_tokenizer
         from specmd_jax.runtime.gates.scores import MAX_LOOKAHEAD, Wanted
-        from specmd_jax.runtime.prompts import context_length, encode, read_prompts
         from specmd_jax.runtime.record.recorder import Recorder
+        from specmd_jax.runtime.runs.prompts import context_length, encode, read_prompts
 
         if not 0 <= self.lookahead <= MAX_LOOKAHEAD:
             raise InputError(f"--lookahead {self.lookahead}: give 0 to {MAX_LOOKAHEAD}")
@@ -94,8 +94,8 @@ class Record:
 
     def _how(self, checkpoint: "Checkpoint") -> "Continuation":
         from specmd_jax.models import Sampling
-        from specmd_jax.runtime.prompts import stop_tokens
         from specmd_jax.runtime.record.record import Continuation
+        from specmd_jax.runtime.runs.prompts import stop_tokens
 
         asked = self.continued
         return Continuation(

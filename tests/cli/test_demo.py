@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from specmd_jax.policies.published import STRATEGIES
-from specmd_jax.runtime import demonstration
+from specmd_jax.runtime.runs import demo as demonstration
 
 from .conftest import Specmd
 

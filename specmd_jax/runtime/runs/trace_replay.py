@@ -25,8 +25,8 @@ from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.forward.pass_state import Walk
 from specmd_jax.runtime.gates.message import dictated
-from specmd_jax.runtime.measured import Generation, summarise_run
 from specmd_jax.runtime.offload.store import ExpertStore
+from specmd_jax.runtime.runs.generation import Generation, summarise_run
 from specmd_jax.runtime.transfer.link import DirectLink, Link
 from specmd_jax.study.run import Setup
 from specmd_jax.traces import PAD, PREFILL, Trace

@@ -1,0 +1,1 @@
+"""What a verb runs: generation, trace replay, the demo; prompts and texts."""
