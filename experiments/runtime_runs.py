@@ -25,10 +25,10 @@ from specmd_jax.models import open_model, open_tokenizer
 from specmd_jax.models.checkpoints.library import BUNDLED
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.gates.scores import Wanted
+from specmd_jax.runtime.options import Staging
 from specmd_jax.runtime.record.recorder import Recorder
 from specmd_jax.runtime.runs.generation import Generation, follow, summarise_run, warm_up
 from specmd_jax.runtime.runs.offloading import Offloading
-from specmd_jax.runtime.staging import Staging
 from specmd_jax.runtime.transfer.link import ThrottledLink
 from specmd_jax.simulator.batch import Config, Tally, run_batch
 from specmd_jax.simulator.timeline import Costs

@@ -7,9 +7,9 @@ import numpy as np
 
 from specmd_jax.models import Checkpoint, ResidentModel, generate
 from specmd_jax.runtime.engine import OffloadedModel
+from specmd_jax.runtime.options import Staging
 from specmd_jax.runtime.runs.generation import follow, warm_up
 from specmd_jax.runtime.runs.offloading import Offloading
-from specmd_jax.runtime.staging import Staging
 from specmd_jax.study.choice import Choice, make_setup
 from specmd_jax.study.metrics import count_summary
 

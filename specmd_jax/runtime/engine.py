@@ -17,7 +17,7 @@ from specmd_jax.models import Decoder, KvCache, Pass
 from specmd_jax.models.forward import take_apart
 from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
 from specmd_jax.runtime.budget import make_budget
-from specmd_jax.runtime.computing import Computing
+from specmd_jax.runtime.compute import Computing
 from specmd_jax.runtime.decide.decisions import Decisions
 from specmd_jax.runtime.forward.pass_state import Walk
 from specmd_jax.runtime.forward.segments import Legs
@@ -29,8 +29,8 @@ from specmd_jax.runtime.main_loop import MainLoop
 from specmd_jax.runtime.offload.pages import Memory
 from specmd_jax.runtime.offload.slots import Slots
 from specmd_jax.runtime.offload.store import ExpertStore, device_sharding
+from specmd_jax.runtime.options import Staging
 from specmd_jax.runtime.record.recorder import Recorder
-from specmd_jax.runtime.staging import Staging
 from specmd_jax.runtime.transfer.expert_cache import ExpertCache
 from specmd_jax.runtime.transfer.link import DirectLink, Link
 from specmd_jax.runtime.transfer.prefetch_queue import PrefetchLoop

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Int, Int8
 from specmd_jax.core.types import Event
 from specmd_jax.models import DecoderConfig
 from specmd_jax.policies.strategy import Strategy
-from specmd_jax.runtime.computing import Computing
+from specmd_jax.runtime.clock import Pace
+from specmd_jax.runtime.compute import Computing
 from specmd_jax.runtime.decide.compiled_step import Decision
 from specmd_jax.runtime.decide.decisions import Place
 from specmd_jax.runtime.decide.fates import meet_fates
@@ -26,7 +27,6 @@ from specmd_jax.runtime.gates.message import Form, Messages
 from specmd_jax.runtime.offload.ffn import combine_now
 from specmd_jax.runtime.offload.host_ffn import HostExperts
 from specmd_jax.runtime.offload.pages import Memory
-from specmd_jax.runtime.pace import Pace
 from specmd_jax.runtime.transfer.demand_loads import Loads, missing
 from specmd_jax.runtime.transfer.estimate import Expecting
 from specmd_jax.runtime.transfer.expert_cache import ExpertCache

@@ -12,8 +12,8 @@ from specmd_jax.policies.strategy import FAMILIES, make_strategy
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.gates.scores import Wanted
 from specmd_jax.runtime.offload.store import ExpertStore
+from specmd_jax.runtime.options import Staging
 from specmd_jax.runtime.record.recorder import Recorder
-from specmd_jax.runtime.staging import Staging
 from specmd_jax.study.metrics import count_summary
 from specmd_jax.study.run import Setup
 from specmd_jax.traces import Trace

@@ -24,7 +24,7 @@ from runtime.offloaded import (
 from specmd_jax.core.errors import InputError
 from specmd_jax.models import ResidentModel
 from specmd_jax.runtime.gates.scores import Wanted
-from specmd_jax.runtime.staging import Staging, drained
+from specmd_jax.runtime.options import Staging, drained
 from specmd_jax.study.metrics import count_summary
 
 NEW = 6

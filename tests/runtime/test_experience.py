@@ -11,7 +11,7 @@ from runtime.virtual import Clock
 from specmd_jax.policies.prefetch_guard import GuardParams
 from specmd_jax.runtime.decide.layer_work import Work
 from specmd_jax.runtime.gates.gate_events import Moment
-from specmd_jax.runtime.staging import drained
+from specmd_jax.runtime.options import drained
 from specmd_jax.runtime.transfer.estimate import Experience
 from specmd_jax.runtime.transfer.link import ThrottledLink
 from specmd_jax.study.metrics import count_summary

@@ -16,8 +16,8 @@ from specmd_jax.policies.strategy import FAMILIES
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.offload import slots as slots_module
 from specmd_jax.runtime.offload.store import Packed
+from specmd_jax.runtime.options import Staging
 from specmd_jax.runtime.runs.generation import follow
-from specmd_jax.runtime.staging import Staging
 from specmd_jax.runtime.transfer.link import ATTEMPTS, DirectLink, Transfer, TransferFailed
 from specmd_jax.runtime.transfer.prefetch_queue import PrefetchLoop
 from specmd_jax.runtime.transfer.watchdog import Watchdog, WatchdogFailed

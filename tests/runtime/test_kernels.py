@@ -13,7 +13,7 @@ from specmd_jax.models.experts.blocks import as_stack
 from specmd_jax.models.experts.weights import quantize
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.offload.store import ExpertStore
-from specmd_jax.runtime.staging import Staging
+from specmd_jax.runtime.options import Staging
 
 NEW = 3
 

@@ -19,9 +19,9 @@ from specmd_jax.models.forward import take_apart
 from specmd_jax.models.layers.kv_cache import empty_cache
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.offload.store import AS_STORED, ExpertStore
+from specmd_jax.runtime.options import drained
 from specmd_jax.runtime.quality.closed_loop import Exact
 from specmd_jax.runtime.quality.measure import Quality, Reading, measure
-from specmd_jax.runtime.staging import drained
 from specmd_jax.study.choice import Choice, make_setup
 from specmd_jax.study.metrics import count_summary
 

@@ -6,7 +6,7 @@ import pytest
 
 from runtime.offloaded import AHEAD, ALL, LIVE, PROMPTS, make_setup, record
 from specmd_jax.runtime.gates.scores import Wanted
-from specmd_jax.runtime.staging import drained
+from specmd_jax.runtime.options import drained
 from specmd_jax.study.metrics import count_summary
 from specmd_jax.study.run import run as simulate
 

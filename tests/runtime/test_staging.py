@@ -2,7 +2,7 @@
 
 import pytest
 
-from specmd_jax.runtime.staging import IN_TRANSIT_BYTES, Staging
+from specmd_jax.runtime.options import IN_TRANSIT_BYTES, Staging
 
 MIB = 1 << 20
 

@@ -13,7 +13,7 @@ import numpy as np
 from specmd_jax.policies.prefetch_guard import Outlook
 from specmd_jax.runtime.decide.layer_work import Work
 from specmd_jax.runtime.gates.gate_events import Moment
-from specmd_jax.runtime.staging import Staging
+from specmd_jax.runtime.options import Staging
 from specmd_jax.runtime.transfer.link import ThrottledLink
 from specmd_jax.runtime.transfer.prefetch_queue import Prefetched, PrefetchLoop
 from specmd_jax.simulator.timeline import Costs

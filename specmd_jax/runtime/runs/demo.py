@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.models import open_model, open_tokenizer
 from specmd_jax.models.checkpoints.library import BUNDLED
+from specmd_jax.runtime.options import Staging
 from specmd_jax.runtime.runs.generation import follow, summarise_run, warm_up
 from specmd_jax.runtime.runs.offloading import Offloading
-from specmd_jax.runtime.staging import Staging
 from specmd_jax.runtime.transfer.link import ThrottledLink
 from specmd_jax.study.choice import Choice, make_setup
 from specmd_jax.study.run import Setup

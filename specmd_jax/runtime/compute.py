@@ -12,13 +12,13 @@ from jaxtyping import Array, Bool
 
 from specmd_jax.core.interned import Static
 from specmd_jax.models.config import Activation
+from specmd_jax.runtime.clock import Pace
 from specmd_jax.runtime.decide.layer_work import Work
 from specmd_jax.runtime.forward.pass_state import Walk
 from specmd_jax.runtime.offload.carry import carry
 from specmd_jax.runtime.offload.ffn import How, Way, arrive_now, compute_held_now
 from specmd_jax.runtime.offload.slots import Slots
 from specmd_jax.runtime.offload.store import ExpertStore
-from specmd_jax.runtime.pace import Pace
 from specmd_kernels import Implementation
 
 Result = TypeVar("Result")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from specmd_jax.runtime.pace import Pace, RealTime
+from specmd_jax.runtime.clock import Pace, RealTime
 from specmd_jax.runtime.transfer.estimate import Expecting, Experience
 from specmd_jax.runtime.transfer.link import Link
 from specmd_jax.runtime.transfer.prefetch_queue import PrefetchLoop
