@@ -83,8 +83,8 @@ def page(rows: Rows, bands: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "# How far off the forecast is",
         "",
         "Written by `experiments/predict_error.py`; `specmd predict` prints its bands from the "
-        "same table. ESTIMATED is the closed form of `specmd_jax/predict/latency.py`; the error is that of "
-        "the estimate, relative to what was found.",
+        "same table. ESTIMATED is the closed form of `specmd_jax/predict/latency.py`; the error is "
+        "that of the estimate, relative to what was found.",
         "",
         *markdown_table(
             ["estimate", "against", "runs", "median error", "95 % below", "band"],

@@ -23,14 +23,11 @@ if TYPE_CHECKING:
     from specmd_jax.traces import Trace, import_trace, read_trace, write_trace
 
 _HOMES = {
-    "choice": ("Choice", "make_setup"),
-    "errors": ("InputError",),
+    "core.errors": ("InputError",),
     "hardware": ("HardwareProfile", "get_hardware"),
-    "metrics": ("summarise_answer",),
     "model_zoo": ("ModelSpec", "get_model"),
-    "policy": ("Eviction", "Miss", "Prefetch", "Routing"),
-    "strategy": ("Strategy", "make_strategy"),
-    "study": ("Answer", "Setup", "run"),
+    "policies": ("Eviction", "Miss", "Prefetch", "Routing", "Strategy", "make_strategy"),
+    "study": ("Answer", "Choice", "Setup", "make_setup", "run", "summarise_answer"),
     "traces": ("Trace", "import_trace", "read_trace", "write_trace"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from specmd_jax.core import jit as compiling
+from specmd_jax.core import jit
 from specmd_jax.core.jit import make_room_for_programs, quick_options
 
-linux = pytest.mark.skipif(not compiling.MAPPINGS.exists(), reason="Linux alone counts mappings")
+linux = pytest.mark.skipif(not jit.MAPPINGS.exists(), reason="Linux alone counts mappings")
 
 
 def held() -> int:
-    return len(compiling.MAPPINGS.read_text().splitlines())
+    return len(jit.MAPPINGS.read_text().splitlines())
 
 
 def allow(monkeypatch: pytest.MonkeyPatch, folder: Path, most: int) -> None:

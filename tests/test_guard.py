@@ -12,7 +12,7 @@ from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import Event, ModelShape
 from specmd_jax.hardware.profiles import get_hardware
 from specmd_jax.model_zoo import get_model
-from specmd_jax.policies import prefetch_guard as guard
+from specmd_jax.policies import prefetch_guard
 from specmd_jax.study.choice import Choice, make_setup
 from specmd_jax.study.metrics import summarise_answer
 from specmd_jax.study.run import Setup, run
@@ -37,10 +37,10 @@ def event(layer: int, used: list[int], valid: bool = True) -> Event:
 def by_loop(chance, margin, queued, priority, spare, load) -> set[int]:
     """The rule as one would tell it: down the queue, one transfer after the other."""
     order = sorted(np.flatnonzero(queued), key=lambda e: (-priority[e], e))
-    scale = 1 << guard.BITS
+    scale = 1 << prefetch_guard.BITS
     free, allowed, late = spare, set(), False
     for place, expert in enumerate(order):
-        worth = chance[min(place, guard.PLACES - 1)] - round(margin * scale)
+        worth = chance[min(place, prefetch_guard.PLACES - 1)] - round(margin * scale)
         if worth <= 0 or late:
             continue
         if free >= load:
@@ -62,48 +62,48 @@ def by_loop(chance, margin, queued, priority, spare, load) -> set[int]:
     load=st.sampled_from([1, 4, 8, 16]),
 )
 def test_the_rule_is_that_of_a_loop_down_the_queue(queued, priority, used, margin, spare, load):
-    state = guard.init(SHAPE, 1)
-    counts = jnp.zeros(guard.PLACES, jnp.int32).at[:6].set(jnp.array(used))
-    state = state._replace(named=jnp.full((1, guard.PLACES), 20), used=counts[None])
-    allowed, _ = guard.allow(
-        guard.GuardParams(margin), state, jnp.int32(1), 1, jnp.array(queued),
-        jnp.array(priority), guard.Outlook(jnp.int32(spare), jnp.int32(load)),
+    state = prefetch_guard.init(SHAPE, 1)
+    counts = jnp.zeros(prefetch_guard.PLACES, jnp.int32).at[:6].set(jnp.array(used))
+    state = state._replace(named=jnp.full((1, prefetch_guard.PLACES), 20), used=counts[None])
+    allowed, _ = prefetch_guard.allow(
+        prefetch_guard.GuardParams(margin), state, jnp.int32(1), 1, jnp.array(queued),
+        jnp.array(priority), prefetch_guard.Outlook(jnp.int32(spare), jnp.int32(load)),
     )  # fmt: skip
-    chance = np.asarray(guard.chances(state, 1))
+    chance = np.asarray(prefetch_guard.chances(state, 1))
     expected = by_loop(chance, margin, queued, priority, max(spare, 0), load)
     assert set(np.flatnonzero(np.asarray(allowed)).tolist()) == expected
 
 
 def test_it_learns_from_what_was_named_and_absent_whether_fetched_or_not():
-    state = guard.init(SHAPE, 1)
-    never = guard.GuardParams(margin=1.0)
+    state = prefetch_guard.init(SHAPE, 1)
+    never = prefetch_guard.GuardParams(margin=1.0)
     queued, priority = jnp.array([1, 0, 1, 1, 0, 0], bool), jnp.array([1, 9, 3, 2, 0, 0])
-    wide = guard.Outlook(jnp.int32(9), jnp.int32(1))
-    allowed, state = guard.allow(never, state, jnp.int32(1), 1, queued, priority, wide)
+    wide = prefetch_guard.Outlook(jnp.int32(9), jnp.int32(1))
+    allowed, state = prefetch_guard.allow(never, state, jnp.int32(1), 1, queued, priority, wide)
     assert not allowed.any()
-    state = guard.learn(state, event(0, [2, 3]))  # another layer's gate settles nothing
+    state = prefetch_guard.learn(state, event(0, [2, 3]))  # another layer's gate settles nothing
     assert int(state.named.sum()) == 0
-    state = guard.learn(state, event(1, [2, 5]))
+    state = prefetch_guard.learn(state, event(1, [2, 5]))
     assert state.named[0, :4].tolist() == [1, 1, 1, 0]
     assert state.used[0, :4].tolist() == [1, 0, 0, 0]
-    state = guard.learn(state, event(1, [2, 5]))  # settled once
+    state = prefetch_guard.learn(state, event(1, [2, 5]))  # settled once
     assert int(state.named.sum()) == 3
 
 
 def test_passes_that_ask_for_nothing_settle_nothing():
-    state = guard.init(SHAPE, 1)
+    state = prefetch_guard.init(SHAPE, 1)
     queued = jnp.array([1, 1, 0, 0, 0, 0], bool)
-    _, state = guard.allow(guard.GuardParams(), state, jnp.int32(1), 1, queued, queued * 1, None)
-    state = guard.learn(state, event(1, [0], valid=False))
+    _, state = prefetch_guard.allow(prefetch_guard.GuardParams(), state, jnp.int32(1), 1, queued, queued * 1, None)
+    state = prefetch_guard.learn(state, event(1, [0], valid=False))
     assert int(state.named.sum()) == 0
-    assert int(guard.learn(state, event(1, [0])).named.sum()) == 2
+    assert int(prefetch_guard.learn(state, event(1, [0])).named.sum()) == 2
 
 
 STARVED, IDLE = 1e9, 100e9  # bytes a second
 
 
 def setup(link: float, prefetch: str = "transition", margin: str = "") -> Setup:
-    params = (("guard.margin", margin),) if margin else ()
+    params = (("prefetch_guard.margin", margin),) if margin else ()
     choice = Choice(
         prefetch=prefetch,
         guard=bool(margin),

@@ -180,7 +180,7 @@ def known_band(kind: str) -> Band | None:
     Args:
       kind: of rows: "ttft", or where the hit rate behind a TPOT is from, "trace" or "published".
     """
-    file = resources.files("specmd_jax").joinpath(ERRORS)
+    file = resources.files("specmd_jax.predict").joinpath(ERRORS)
     if not file.is_file():
         return None
     bands = json.loads(file.read_text())["bands"]

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 
 from specmd_jax.core.arrays import row, total
 from specmd_jax.core.types import ABSENT, Event, Flight, State
-from specmd_jax.policies import prefetch_guard as guard
+from specmd_jax.policies import prefetch_guard
 from specmd_jax.simulator.cache import Arrived, Setting, Targets, prefetch, rank
 from specmd_jax.simulator.state import Replay
 from specmd_jax.simulator.timeline import Costs, LayerTime, Link, after_target, startable
@@ -22,7 +22,7 @@ class Told(NamedTuple):
     """What happens between two gates, where it is known rather than worked out."""
 
     starts: Int[Array, ""]  # prefetches that begin
-    outlook: guard.Outlook | None = None  # that the guard goes by
+    outlook: prefetch_guard.Outlook | None = None  # that the guard goes by
 
 
 class Naming(NamedTuple):
@@ -45,7 +45,7 @@ def speculate(
     targets = _name(setting, state.prefetch, event) if strategy.prefetches else []
     score = rank(setting, state.cache, state.eviction, event) if targets else None
     if strategy.guard:
-        state = state._replace(guard=guard.learn(state.guard, event))
+        state = state._replace(guard=prefetch_guard.learn(state.guard, event))
     for ahead, (layer, _) in enumerate(targets, start=1):
         load, limit, expected = jnp.int32(0), NO_LIMIT, None
         if told is not None:
@@ -53,7 +53,7 @@ def speculate(
         elif now.costs is not None and now.window is not None:
             load = now.costs.load[layer, -1 if strategy.miss.prefetch_last_tier else 0]
             limit = startable(link_free, now.window, load)
-            expected = guard.Outlook(now.window - link_free, load)
+            expected = prefetch_guard.Outlook(now.window - link_free, load)
         if strategy.guard:
             state, targets = _guarded(setting, state, targets, ahead, expected)
         cache, eviction_state, arrived = prefetch(
@@ -78,12 +78,12 @@ def _guarded(
     state: Replay,
     targets: Targets,
     ahead: int,
-    outlook: guard.Outlook | None,
+    outlook: prefetch_guard.Outlook | None,
 ) -> tuple[Replay, Targets]:
     """Takes from one target's names the absent experts that are not worth their transfer."""
     layer, priority = targets[ahead - 1]
     queued = (priority > 0) & (row(state.cache.tier, layer) == ABSENT)
-    allowed, learned = guard.allow(
+    allowed, learned = prefetch_guard.allow(
         setting.params.guard, state.guard, layer, ahead, queued, priority, outlook
     )
     kept = jnp.where(queued & ~allowed, 0, priority)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Int
 
 from specmd_jax.core.arrays import row, total
 from specmd_jax.core.types import CacheState, Event, Events, ModelShape, Outcome, State
-from specmd_jax.policies import prefetch_guard as guard
+from specmd_jax.policies import prefetch_guard
 from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.simulator.cache import (
     Arrived,
@@ -80,7 +80,7 @@ def begin(
         idle_link(),
         no_counts(units),
         jnp.int32(0),
-        guard.init(shape, strategy.lookahead) if strategy.guard else (),
+        prefetch_guard.init(shape, strategy.lookahead) if strategy.guard else (),
     )
 
 

@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 
 from specmd_jax.policies.published import STRATEGIES
-from specmd_jax.runtime.runs import demo as demonstration
+from specmd_jax.runtime.runs import demo
 
 from .conftest import Specmd
 
-PAPER = demonstration.PAPER
+PAPER = demo.PAPER
 
 
 @pytest.fixture(autouse=True)
 def _fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of the paper's strategies at one share: the others only take longer to compile."""
-    monkeypatch.setattr(demonstration, "PAPER", ("specmd-1", "specmd-3"))
-    monkeypatch.setattr(demonstration, "SHARES", (0.25,))
+    monkeypatch.setattr(demo, "PAPER", ("specmd-1", "specmd-3"))
+    monkeypatch.setattr(demo, "SHARES", (0.25,))
 
 
 def test_it_runs_what_it_says_and_writes_a_page(specmd: Specmd, tmp_path: Path) -> None:
