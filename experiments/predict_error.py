@@ -5,8 +5,9 @@
 
 Writes predict_error.parquet, predict_error.png and predict_error.md, and the error table that
 `specmd predict` takes its band from, specmd_jax/predict/forecast_errors.json. MEASURED rows are
-read from runtime_runs.jsonl, one JSON object a run of the bundled model: strategy, capacity, precision,
-link_bytes_per_s, hit_rate, tpot_s; the machine is machine.json, a profile of `specmd calibrate`.
+read from runtime_runs.jsonl, one JSON object a run of the bundled model: strategy, capacity,
+precision, link_bytes_per_s, hit_rate, tpot_s; the machine is machine.json, a profile of `specmd
+calibrate`.
 """
 
 import json

@@ -21,8 +21,9 @@ from specmd_jax.policies.strategy import Strategy, StrategyParams, check_strateg
 from specmd_jax.simulator.counts import Counts
 from specmd_jax.simulator.events import dense_events, first_use
 from specmd_jax.simulator.fused import count_on_chip, fits_on_chip
-from specmd_jax.simulator.scan import PassTimes, begin, replay
-from specmd_jax.simulator.state import Replay
+from specmd_jax.simulator.scan import replay
+from specmd_jax.simulator.state import Replay, begin
+from specmd_jax.simulator.step import PassTimes
 from specmd_jax.simulator.timeline import Costs
 from specmd_jax.traces.trace import Trace
 from specmd_kernels import Implementation, preferred

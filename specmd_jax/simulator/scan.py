@@ -5,112 +5,19 @@ so that `jax.vmap` over any of them is a sweep.
 """
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Int
 
-from specmd_jax.core.arrays import row, total
-from specmd_jax.core.types import CacheState, Event, Events, ModelShape, Outcome, State
-from specmd_jax.policies import prefetch_guard
+from specmd_jax.core.arrays import total
+from specmd_jax.core.types import Event, Events, ModelShape
 from specmd_jax.policies.strategy import Strategy, StrategyParams
-from specmd_jax.simulator.cache import (
-    Arrived,
-    Served,
-    Setting,
-    demand,
-    demand_hits,
-    empty_cache,
-    warm,
-)
-from specmd_jax.simulator.counts import Counts, add_pass, count_event, no_counts
-from specmd_jax.simulator.prefetching import Naming, Told, speculate
+from specmd_jax.simulator.cache import Setting
+from specmd_jax.simulator.counts import add_pass
 from specmd_jax.simulator.state import Replay
-from specmd_jax.simulator.timeline import (
-    Costs,
-    PassCosts,
-    at_gate,
-    idle_link,
-    next_gate,
-    serve_time,
-)
-
-
-class PassTimes(NamedTuple):
-    ticks: Int[Array, "*B P"]
-    stall: Int[Array, "*B P"]
-
-
-class Service(NamedTuple):
-    """What became of one event."""
-
-    event: Event  # as the routing policy left it
-    served: Served
-    arrivals: tuple[Arrived, ...]  # of each prefetch target, nearest first
-    counts: Counts
-    times: PassTimes  # of this layer
-
-
-def begin(
-    strategy: Strategy,
-    params: StrategyParams,
-    shape: ModelShape,
-    units: Int[Array, "L Q"],
-    first_use: Int[Array, "L N"] | None = None,
-    resident: Bool[Array, "L N"] | None = None,
-) -> Replay:
-    """Returns the state before the first pass.
-
-    Args:
-      first_use: event that first demands each expert, if a policy reads next uses.
-      resident: experts on the device from the start, at tier 0; None: a cold cache.
-    """
-    pools = 1 if strategy.scope == "global" else shape.num_layers
-    cache = empty_cache(shape, pools, first_use, strategy.prefetches)
-    eviction_state = strategy.eviction.init(params.eviction, shape)
-    if resident is not None:
-        cache = warm(cache, resident, units)
-        eviction_state = _told_of_warm_start(strategy, params, shape, cache, eviction_state)
-    return Replay(
-        cache,
-        eviction_state,
-        strategy.prefetch.init(params.prefetch, shape),
-        strategy.routing.init(params.routing, shape),
-        idle_link(),
-        no_counts(units),
-        jnp.int32(0),
-        prefetch_guard.init(shape, strategy.lookahead) if strategy.guard else (),
-    )
-
-
-def _told_of_warm_start(
-    strategy: Strategy,
-    params: StrategyParams,
-    shape: ModelShape,
-    cache: CacheState,
-    eviction_state: State,
-) -> State:
-    """Shows the eviction policy the first residents, as inserts before the first event."""
-    nobody = jnp.zeros(shape.num_experts, bool)
-
-    def insert(state: State, layer: Int[Array, ""]) -> tuple[State, None]:
-        before = jnp.int32(-1)
-        nothing = jnp.zeros(shape.num_experts, jnp.int32)
-        event = Event(
-            clock=before, step=before, layer=layer, tokens=jnp.int32(0), prefill=jnp.bool_(False),
-            fresh=jnp.bool_(False), valid=jnp.bool_(False), used=nobody, routed=nothing,
-            gate=nothing, next_use=None, upcoming=None, predicted=None, logits=None, probs=None,
-        )  # fmt: skip
-        inserted = row(cache.tier, layer) >= 0
-        outcome = Outcome(
-            demand=False, layer=layer, step=before, used=nobody, found=nobody, high=nobody,
-            named=nobody, inserted=inserted, evicted=jnp.zeros(cache.tier.shape, bool),
-        )  # fmt: skip
-        return strategy.eviction.update(params.eviction, state, cache, event, outcome), None
-
-    layers = jnp.arange(shape.num_layers, dtype=jnp.int32)
-    return jax.lax.scan(insert, eviction_state, layers)[0]
+from specmd_jax.simulator.step import PassTimes, begin_pass, serve_event
+from specmd_jax.simulator.timeline import Costs, PassCosts
 
 
 def replay(
@@ -165,12 +72,6 @@ def _serve_pass(
     return state._replace(counts=counts), PassTimes(total(times.ticks), total(times.stall))
 
 
-def begin_pass(state: Replay) -> Replay:
-    """Returns the state at the start of a pass: what was evicted in the last one is forgotten."""
-    nobody = jnp.zeros_like(state.cache.evicted)
-    return state._replace(cache=state.cache._replace(evicted=nobody), next_step=state.next_step + 1)
-
-
 def _split(events: Events) -> tuple[Events, Events]:
     """Separates what a pass has once from what it has by layer."""
     once = {"tokens", "prefill", "fresh", "valid"}
@@ -198,90 +99,3 @@ def _event(
         logits=rows.logits,
         probs=rows.probs,
     )
-
-
-def serve_event(
-    setting: Setting,
-    costs: Costs | None,
-    pass_costs: PassCosts | None,
-    state: Replay,
-    event: Event,
-    told: Told | None = None,
-) -> tuple[Replay, Service]:
-    """Serves one layer of one pass: routing, demand, then what the prefetcher names.
-
-    Args:
-      costs: of a pass's parts, with `pass_costs`; None: no time, and unless something is told an
-        infinitely fast link.
-      state: `counts` stays as it is, for the caller to add to.
-      event: what the layer's gate asks for.
-      told: what happens until the next gate; None: what `costs` say.
-    """
-    strategy, params = setting.strategy, setting.params
-    link = at_gate(state.link)
-    flight = None if costs is None and told is None else link.flight
-    eviction_state = state.eviction
-    if strategy.eviction.begin is not None:
-        eviction_state = strategy.eviction.begin(params.eviction, eviction_state, event)
-    recorded = event.used
-    event, routing_state = _route(setting, state, event)
-    cache, eviction_state, served = demand(setting, state.cache, eviction_state, event, flight)
-    prefetch_state = strategy.prefetch.observe(params.prefetch, state.prefetch, event)
-
-    window, time, times = None, None, PassTimes(jnp.int32(0), jnp.int32(0))
-    if costs is not None:
-        assert pass_costs is not None
-        time = serve_time(strategy, costs, pass_costs.decide, link, event, served)
-        window, spent = next_gate(event.layer, setting.shape.num_layers, time, pass_costs)
-        times = PassTimes(spent, time.stall)
-    state = state._replace(
-        cache=cache, eviction=eviction_state, prefetch=prefetch_state, routing=routing_state
-    )
-    now = Naming(link, costs, flight, time, window, told)
-    state, arrivals = speculate(setting, state, event, now)
-    counts = count_event(setting, event, recorded, served, arrivals)
-    return state, Service(event, served, tuple(arrivals), counts, times)
-
-
-def serve_hits(
-    setting: Setting, state: Replay, event: Event, *, names: bool
-) -> tuple[Replay, Counts, Bool[Array, ""]]:
-    """Serves one layer that finds all it asks for, under a strategy that does not bend the choice.
-
-    Args:
-      names: whether the prefetcher is asked, which it need not be where nothing is absent.
-      event: none of what it uses is on the link.
-
-    Returns:
-      The state, its `counts` as they were; what the event came to; and whether a prefetch is
-      wanted, in which case neither of the two is right.
-    """
-    strategy, params = setting.strategy, setting.params
-    eviction_state = state.eviction
-    if strategy.eviction.begin is not None:
-        eviction_state = strategy.eviction.begin(params.eviction, eviction_state, event)
-    cache, eviction_state, served = demand_hits(setting, state.cache, eviction_state, event)
-    prefetch_state = strategy.prefetch.observe(params.prefetch, state.prefetch, event)
-    state = state._replace(cache=cache, eviction=eviction_state, prefetch=prefetch_state)
-    wanted, arrivals = jnp.bool_(False), []
-    if names:
-        state, arrivals = speculate(setting, state, event, Naming(idle_link()))
-        wanted = jnp.stack([one.queued.any() for one in arrivals]).any()
-    return state, count_event(setting, event, event.used, served, arrivals), wanted
-
-
-def _route(setting: Setting, state: Replay, event: Event) -> tuple[Event, State]:
-    """Lets the routing policy replace the choice of a pass of one token."""
-    policy = setting.strategy.routing
-    if policy.choose is None:
-        return event, state.routing
-    assert event.logits is not None
-    resident = row(state.cache.tier, event.layer) >= 0
-    chosen, routing_state = policy.choose(setting.params.routing, state.routing, resident, event)
-    alone = event.tokens == 1
-    used = jnp.where(alone, chosen, event.used)
-    weight = event.gate if event.probs is None else event.probs
-    gate = jnp.where(alone, jnp.where(used, weight, 0), event.gate)
-    routed = jnp.where(alone, used.astype(jnp.int32), event.routed)
-    kept = jax.tree.map(partial(jnp.where, alone), routing_state, state.routing)
-    return event._replace(used=used, gate=gate, routed=routed), kept

@@ -1,1 +1,29 @@
 """Questions put to a trace: a choice becomes a setup, a setup a run, a run a row of figures."""
+
+from typing import TYPE_CHECKING
+
+from specmd_jax.core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from specmd_jax.study.choice import Choice as Choice
+    from specmd_jax.study.choice import make_setup as make_setup
+    from specmd_jax.study.metrics import summarise_answer as summarise_answer
+    from specmd_jax.study.run import Answer as Answer
+    from specmd_jax.study.run import Setup as Setup
+    from specmd_jax.study.run import run as run
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "choice": (
+            "Choice",
+            "make_setup",
+        ),
+        "run": (
+            "Answer",
+            "Setup",
+            "run",
+        ),
+        "metrics": ("summarise_answer",),
+    },
+)

@@ -8,8 +8,7 @@ import pytest
 
 from specmd_jax.bench import peers, runtime, simulator
 from specmd_jax.cli import bench
-
-from .conftest import Specmd
+from tests.cli.conftest import Specmd
 
 needs_libcachesim = pytest.mark.skipif(not find_spec("libcachesim"), reason="no libcachesim here")
 

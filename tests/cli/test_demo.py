@@ -6,8 +6,7 @@ import pytest
 
 from specmd_jax.policies.published import STRATEGIES
 from specmd_jax.runtime.runs import demo
-
-from .conftest import Specmd
+from tests.cli.conftest import Specmd
 
 PAPER = demo.PAPER
 

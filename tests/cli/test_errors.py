@@ -5,12 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from traces.samples import SAMPLES
-from traces.test_bad_files import BROKEN
 
 from specmd_jax.cli.verbs import VERBS
-
-from .conftest import Specmd
+from tests.cli.conftest import Specmd
+from tests.traces.samples import SAMPLES
+from tests.traces.test_bad_files import BROKEN
 
 # `{full}` and the like stand for files of the fixture `files`; the last column must be in the line.
 SIMULATE = [

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from specmd_jax.runtime.transfer.link import ThrottledLink
-
-from .conftest import Specmd
+from tests.cli.conftest import Specmd
 
 GENERATE = ("generate", "specmd-tiny", "--prompt", "The king said", "--max-tokens", "8")
 

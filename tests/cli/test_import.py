@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recorded import FOLDER
-from traces.samples import EXPERTS, LAYERS, SAMPLES, TOKENS, TOP_K
 
 from specmd_jax.traces import Trace, import_trace, read_trace
-
-from .conftest import Specmd
+from tests.cli.conftest import Specmd
+from tests.helpers.recorded import FOLDER
+from tests.traces.samples import EXPERTS, LAYERS, SAMPLES, TOKENS, TOP_K
 
 ORIGINALS = sorted(
     path

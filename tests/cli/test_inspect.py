@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Specmd
+from tests.cli.conftest import Specmd
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,7 @@ from specmd_jax.model_zoo import MODELS
 from specmd_jax.policies.published import NOT_EXPRESSIBLE, STRATEGIES
 from specmd_jax.policies.strategy import FAMILIES
 from specmd_jax.traces import IMPORTERS
-
-from .conftest import Specmd
+from tests.cli.conftest import Specmd
 
 NAMES = {
     "strategies": [*STRATEGIES, *NOT_EXPRESSIBLE],

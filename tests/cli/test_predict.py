@@ -8,8 +8,7 @@ import pytest
 
 from specmd_jax.hardware.profiles import get_hardware, write_profile
 from specmd_jax.predict.forecast import known_band
-
-from .conftest import Specmd
+from tests.cli.conftest import Specmd
 
 OLMOE = ("olmoe-1b-7b-0924", "--hardware", "rtx-3060", "--precision", "int4")
 

@@ -5,12 +5,11 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models.small import small_decoder
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from specmd_jax.models import save_olmoe
-
-from .conftest import Specmd
+from tests.cli.conftest import Specmd
+from tests.models.small import small_decoder
 
 
 @pytest.fixture(scope="module")

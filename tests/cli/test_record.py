@@ -10,16 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from models.small import CONFIG, small_decoder
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from specmd_jax.models import save_olmoe
-from specmd_jax.runtime.record.record import record as recording
+from specmd_jax.runtime.record import record as recording
 from specmd_jax.traces import PREFILL, read_trace
-
-from .conftest import Specmd
+from tests.cli.conftest import Specmd
+from tests.models.small import CONFIG, small_decoder
 
 WORDS = ["<unk>", "the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran"]
 PROMPTS = ["the cat sat on a mat", "a dog ran", "the dog and the cat ran"]

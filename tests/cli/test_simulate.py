@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from recorded import FOLDER
 
-from .conftest import Specmd
+from tests.cli.conftest import Specmd
+from tests.helpers.recorded import FOLDER
 
 CONFORMANCE = FOLDER.parent / "conformance" / "replay.json"
 KEYS = (

@@ -12,9 +12,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from specmd_jax.study.run import sweep
-
-from .conftest import Result, Specmd
+from specmd_jax.study import sweep
+from tests.cli.conftest import Result, Specmd
 
 COUNTS = ("accesses", "hits", "misses", "collisions", "loads", "evictions", "hit_rate", "cycles")
 GRID = ("--eviction", "lru,lfu-decay", "--capacity", "4,25%", "--param", "eviction.decay=0.5,0.9")

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from specmd_jax.study.tune.grid_check import POINTS
-
-from .conftest import Specmd
+from tests.cli.conftest import Specmd
 
 CONFIG = {
     "model_type": "olmoe", "num_experts": 8, "num_experts_per_tok": 2, "hidden_size": 512,

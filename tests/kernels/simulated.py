@@ -9,7 +9,8 @@ from jaxtyping import Array, Int
 from specmd_jax.core.types import Events, ModelShape
 from specmd_jax.policies.strategy import make_strategy
 from specmd_jax.simulator.counts import Counts
-from specmd_jax.simulator.scan import begin, replay
+from specmd_jax.simulator.scan import replay
+from specmd_jax.simulator.state import begin
 
 
 def simulator_counts(

@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from lowering import lowered
-from simulated import simulator_counts
 
 from specmd_jax.core.types import ModelShape
 from specmd_jax.policies.eviction import EVICTIONS
@@ -18,6 +16,8 @@ from specmd_jax.simulator.fused import kernel_policy
 from specmd_kernels import CachePolicy, Implementation, SimCounts, cache_sim
 from specmd_kernels.cache_sim import pallas_gpu, pallas_tpu, reference, xla
 from specmd_kernels.cache_sim.arg_specs import ODD, REAL, SimSizes, draw
+from tests.kernels.lowering import lowered
+from tests.kernels.simulated import simulator_counts
 
 BACKENDS = {
     "xla": xla.cache_sim,

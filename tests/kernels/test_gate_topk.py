@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from lowering import lowered
 
 from specmd_kernels import GateChoice, Implementation, gate_topk
 from specmd_kernels.gate_topk import pallas_gpu, pallas_tpu, reference, xla
 from specmd_kernels.gate_topk.arg_specs import ODD, REAL, GateSizes, draw, shapes
 from specmd_kernels.gate_topk.types import GateRule
+from tests.kernels.lowering import lowered
 
 SPECS = REAL | ODD
 SCALARS = jnp.asarray([0.75, 0.02], jnp.float32)

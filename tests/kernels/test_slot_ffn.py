@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
-from lowering import lowered
 
 from specmd_kernels import SWIGLU, Implementation, slot_ffn
 from specmd_kernels.sizes import MODELS, Sizes
 from specmd_kernels.slot_ffn import pallas_gpu, pallas_tpu, reference, xla
 from specmd_kernels.slot_ffn.arg_specs import ODD, SMALL, Args, activation_of, draw, shapes
+from tests.kernels.lowering import lowered
 
 SPECS = SMALL | ODD
 FORMATS = {

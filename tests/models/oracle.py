@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from .architectures import weights
+from tests.models.architectures import weights
 
 PROMPTS = [
     [7, 41, 3, 19, 30, 11],

@@ -16,8 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.models import Checkpoint, save_olmoe
-
-from .small import CONFIG, small_decoder
+from tests.models.small import CONFIG, small_decoder
 
 INDEX = "model.safetensors.index.json"
 FUSED = "model.layers.1.mlp.experts.down_proj"

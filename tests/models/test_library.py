@@ -15,8 +15,7 @@ import specmd_jax
 from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo import bundled_folder
 from specmd_jax.models import BUNDLED, open_model, open_tokenizer, save_olmoe
-
-from .small import CONFIG, small_decoder
+from tests.models.small import CONFIG, small_decoder
 
 HUB_ID = "someone/a-model"
 

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from specmd_jax.models import Checkpoint, ResidentModel, generate
-
-from .architectures import ARCHITECTURES
-from .oracle import GENERATED, expanded, reference, write_checkpoint
+from tests.models.architectures import ARCHITECTURES
+from tests.models.oracle import GENERATED, expanded, reference, write_checkpoint
 
 pytestmark = pytest.mark.parity
 

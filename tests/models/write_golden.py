@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .architectures import ARCHITECTURES
-from .oracle import GENERATED, PROMPTS, reference, tensor_shapes, write_checkpoint
+from tests.models.architectures import ARCHITECTURES
+from tests.models.oracle import GENERATED, PROMPTS, reference, tensor_shapes, write_checkpoint
 
 _OF_LATER_EXPERT = re.compile(r"experts\.[1-9]\d*\.")
 GOLDEN = Path(__file__).parent / "golden"

@@ -4,7 +4,7 @@ It shares no line with `specmd_jax`: dicts, sets, `sorted` and Python integers, 
 float32 where the page asks for it. Tests compare the simulator with it, count by count.
 """
 
-from oracle.data import Case, Config, Costs, EventRecord, Result
-from oracle.simulate import simulate
+from tests.oracle.data import Case, Config, Costs, EventRecord, Result
+from tests.oracle.simulate import simulate
 
 __all__ = ["Case", "Config", "Costs", "EventRecord", "Result", "simulate"]

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from oracle.data import Case, Change, Config, Copy, Event
-from oracle.eviction import Eviction
+from tests.oracle.data import Case, Change, Config, Copy, Event
+from tests.oracle.eviction import Eviction
 
 
 class Cache:

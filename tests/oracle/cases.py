@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from oracle.data import Case, Config, Costs
-from oracle.registry import EVICTIONS, MISSES, PREFETCHERS, ROUTINGS
+from tests.oracle.data import Case, Config, Costs
+from tests.oracle.registry import EVICTIONS, MISSES, PREFETCHERS, ROUTINGS
 
 ONE = 1 << 20
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from oracle.data import Case, Config, Costs, Event
+from tests.oracle.data import Case, Config, Costs, Event
 
 
 @dataclass

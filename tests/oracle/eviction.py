@@ -5,11 +5,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from oracle.arithmetic import LIMIT, f32, fixed, hash_of, with_defaults
-from oracle.data import Case, Change, Copy, Event
+from tests.oracle.arithmetic import LIMIT, f32, fixed, hash_of, with_defaults
+from tests.oracle.data import Case, Change, Copy, Event
 
 if TYPE_CHECKING:
-    from oracle.cache import Cache
+    from tests.oracle.cache import Cache
 
 
 class Eviction:

@@ -4,12 +4,12 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from oracle.arithmetic import by_value, f32, fixed, share
-from oracle.data import Case, Change, Copy, Event
-from oracle.eviction import Eviction, Lfu
+from tests.oracle.arithmetic import by_value, f32, fixed, share
+from tests.oracle.data import Case, Change, Copy, Event
+from tests.oracle.eviction import Eviction, Lfu
 
 if TYPE_CHECKING:
-    from oracle.cache import Cache
+    from tests.oracle.cache import Cache
 
 
 class ScoreBased(Eviction):

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from oracle.arithmetic import f32, with_defaults
-from oracle.cache import Cache
-from oracle.data import Case, Event
+from tests.oracle.arithmetic import f32, with_defaults
+from tests.oracle.cache import Cache
+from tests.oracle.data import Case, Event
 
 
 @dataclass

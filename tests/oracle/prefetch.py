@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from oracle.arithmetic import by_value, f32, fixed, hash_of, with_defaults
-from oracle.data import Case, Event
+from tests.oracle.arithmetic import by_value, f32, fixed, hash_of, with_defaults
+from tests.oracle.data import Case, Event
 
 
 class Prefetcher:

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from oracle.arithmetic import f32
-from oracle.data import Case, Change, Copy, Event
-from oracle.eviction import Eviction
+from tests.oracle.arithmetic import f32
+from tests.oracle.data import Case, Change, Copy, Event
+from tests.oracle.eviction import Eviction
 
 if TYPE_CHECKING:
-    from oracle.cache import Cache
+    from tests.oracle.cache import Cache
 
 
 class Sieve(Eviction):

@@ -1,6 +1,6 @@
 """Every policy by the name it has in docs/semantics.md."""
 
-from oracle import eviction, history, miss, prefetch, queues, routing
+from tests.oracle import eviction, history, miss, prefetch, queues, routing
 
 EVICTIONS = {
     "lru": eviction.Eviction,

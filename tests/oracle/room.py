@@ -3,8 +3,8 @@
 from copy import deepcopy
 from dataclasses import replace
 
-from oracle.cache import Cache
-from oracle.data import Change, Copy
+from tests.oracle.cache import Cache
+from tests.oracle.data import Change, Copy
 
 
 def forced(cache: Cache, wanted: Change) -> Change:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from oracle.arithmetic import by_value, f32, fixed, share, with_defaults
-from oracle.data import Case, Event
+from tests.oracle.arithmetic import by_value, f32, fixed, share, with_defaults
+from tests.oracle.data import Case, Event
 
 
 class Standard:

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from oracle.cache import Cache
-from oracle.clock import Clock, Service, Window, no_costs
-from oracle.data import Case, Change, Config, Copy, Event, EventRecord, Result
-from oracle.miss import Fates
-from oracle.registry import EVICTIONS, MISSES, PREFETCHERS, ROUTINGS
-from oracle.room import bypassing, forced, take
+from tests.oracle.cache import Cache
+from tests.oracle.clock import Clock, Service, Window, no_costs
+from tests.oracle.data import Case, Change, Config, Copy, Event, EventRecord, Result
+from tests.oracle.miss import Fates
+from tests.oracle.registry import EVICTIONS, MISSES, PREFETCHERS, ROUTINGS
+from tests.oracle.room import bypassing, forced, take
 
 BYPASSING = {"belady-bypass", "static"}  # policies that decline whatever the admission
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from models.small import CONFIG, small_decoder
 
 from specmd_jax.models import Pass, generate
 from specmd_jax.policies.base import NEXT_USE
@@ -17,6 +16,7 @@ from specmd_jax.runtime.record.recorder import Recorder
 from specmd_jax.study.metrics import count_summary
 from specmd_jax.study.run import Setup
 from specmd_jax.traces import Trace
+from tests.models.small import CONFIG, small_decoder
 
 PROMPTS = [[3, 14, 15, 9, 26, 5, 35, 8, 9], [7, 9, 3, 2], [38, 46, 26, 43, 38, 32, 7], [1]]
 ALL = str(CONFIG.spec.num_moe_layers * CONFIG.spec.num_experts)

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models.small import CONFIG, small_decoder
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.models import resident, small_olmoe
@@ -23,6 +22,7 @@ from specmd_jax.runtime.quality.measure import (
 from specmd_jax.study.choice import Choice, make_setup
 from specmd_jax.study.run import run
 from specmd_jax.traces import DECODE, Trace
+from tests.models.small import CONFIG, small_decoder
 
 LENGTH, TEXTS = 12, 3
 

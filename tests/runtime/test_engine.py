@@ -6,9 +6,14 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from models.small import CONFIG
 
-from runtime.offloaded import (
+from specmd_jax.core.errors import InputError
+from specmd_jax.models import ResidentModel
+from specmd_jax.runtime.gates.scores import Wanted
+from specmd_jax.runtime.options import Staging, drained
+from specmd_jax.study.metrics import count_summary
+from tests.models.small import CONFIG
+from tests.runtime.offloaded import (
     AHEAD,
     ALL,
     DECODER,
@@ -21,11 +26,6 @@ from runtime.offloaded import (
     record,
     run,
 )
-from specmd_jax.core.errors import InputError
-from specmd_jax.models import ResidentModel
-from specmd_jax.runtime.gates.scores import Wanted
-from specmd_jax.runtime.options import Staging, drained
-from specmd_jax.study.metrics import count_summary
 
 NEW = 6
 

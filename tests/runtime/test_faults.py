@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 
-from runtime.offloaded import ALL, CONFIG, PROMPTS, make_setup, offloaded, run
 from specmd_jax.core.errors import InputError
 from specmd_jax.models import generate
 from specmd_jax.policies.strategy import FAMILIES
@@ -21,6 +20,7 @@ from specmd_jax.runtime.runs.generation import follow
 from specmd_jax.runtime.transfer.link import ATTEMPTS, DirectLink, Transfer, TransferFailed
 from specmd_jax.runtime.transfer.prefetch_queue import PrefetchLoop
 from specmd_jax.runtime.transfer.watchdog import Watchdog, WatchdogFailed
+from tests.runtime.offloaded import ALL, CONFIG, PROMPTS, make_setup, offloaded, run
 
 NEW = 6
 PATIENCE_S = 60.0  # a run that takes longer hangs

@@ -5,15 +5,14 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from models.small import CONFIG, small_decoder
 
-from runtime.offloaded import ALL, DECODER, EXPERTS, PROMPTS, make_setup, offloaded, run
-from specmd_jax.models import ExpertWeights, ResidentModel, small_olmoe
+from specmd_jax.models import ExpertWeights, ResidentModel, quantize, small_olmoe
 from specmd_jax.models.experts.blocks import as_stack
-from specmd_jax.models.experts.weights import quantize
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.offload.store import ExpertStore
 from specmd_jax.runtime.options import Staging
+from tests.models.small import CONFIG, small_decoder
+from tests.runtime.offloaded import ALL, DECODER, EXPERTS, PROMPTS, make_setup, offloaded, run
 
 NEW = 3
 

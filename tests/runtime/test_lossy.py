@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models.small import small_decoder
 
 from specmd_jax.models import resident, small_olmoe
 from specmd_jax.models.forward import take_apart
@@ -24,6 +23,7 @@ from specmd_jax.runtime.quality.closed_loop import Exact
 from specmd_jax.runtime.quality.measure import Quality, Reading, measure
 from specmd_jax.study.choice import Choice, make_setup
 from specmd_jax.study.metrics import count_summary
+from tests.models.small import small_decoder
 
 LENGTH, TEXTS = 10, 2
 CONFIG = small_olmoe(

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from runtime.offloaded import AHEAD, ALL, LIVE, PROMPTS, make_setup, record
 from specmd_jax.runtime.gates.scores import Wanted
 from specmd_jax.runtime.options import drained
 from specmd_jax.study.metrics import count_summary
 from specmd_jax.study.run import run as simulate
+from tests.runtime.offloaded import AHEAD, ALL, LIVE, PROMPTS, make_setup, record
 
 NEW = 6
 COUNTS = ("accesses", "hits", "misses", "collisions", "compulsory", "loads", "streamed")

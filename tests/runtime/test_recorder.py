@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from models.small import CONFIG, small_decoder
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.models import (
@@ -32,6 +31,7 @@ from specmd_jax.simulator.events import dense_events
 from specmd_jax.study.metrics import count_summary
 from specmd_jax.study.run import Setup, run
 from specmd_jax.traces import DECODE, PAD, PREFILL, Trace, read_trace, write_trace
+from tests.models.small import CONFIG, small_decoder
 
 PROMPTS = [[3, 14, 15, 9, 26, 5, 35, 8, 9], [7, 9, 3, 2], [38, 46, 26, 43, 38, 32, 7]]
 NEW = 6

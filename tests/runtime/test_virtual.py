@@ -5,10 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models.small import CONFIG
 
-from runtime.offloaded import PROMPTS, SHAPE, STORE, make_setup, offloaded, record, run
-from runtime.virtual import stage
 from specmd_jax.hardware.capacity import copies_of
 from specmd_jax.hardware.profiles import HardwareProfile
 from specmd_jax.model_zoo import ModelSpec
@@ -17,6 +14,9 @@ from specmd_jax.simulator.pricing import price
 from specmd_jax.study.metrics import count_summary
 from specmd_jax.study.run import run as simulate
 from specmd_jax.traces import Trace
+from tests.models.small import CONFIG
+from tests.runtime.offloaded import PROMPTS, SHAPE, STORE, make_setup, offloaded, record, run
+from tests.runtime.virtual import stage
 
 NEW = 8
 SPEC: ModelSpec = CONFIG.spec

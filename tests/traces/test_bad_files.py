@@ -13,8 +13,7 @@ import pytest
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.traces import ImportOptions, import_trace
-
-from .samples import EXPERTS, SAMPLES, ids, sglang_records, torch_bytes, zipped
+from tests.traces.samples import EXPERTS, SAMPLES, ids, sglang_records, torch_bytes, zipped
 
 Breaker = Callable[[Path], Path]
 

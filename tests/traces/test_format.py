@@ -21,8 +21,7 @@ from specmd_jax.traces import (
     stream_trace,
     write_trace,
 )
-
-from .samples import trace
+from tests.traces.samples import trace
 
 
 def full_trace(tokens: int = 7, seed: int = 0) -> Trace:

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.traces import IMPORTERS, ImportOptions, import_trace
-
-from .samples import SAMPLES, zipped
+from tests.traces.samples import SAMPLES, zipped
 
 TOTAL = 10_000  # mutated files, shared evenly by the formats
 BLOCK = 10  # files that one example of hypothesis makes from as many mutations in a row

@@ -17,8 +17,7 @@ from specmd_jax.traces import (
     slice_requests,
     write_trace,
 )
-
-from .samples import (
+from tests.traces.samples import (
     EXPERTS,
     PROMPT,
     SAMPLES,

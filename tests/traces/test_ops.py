@@ -18,9 +18,8 @@ from specmd_jax.traces import (
     slice_passes,
     slice_requests,
 )
-
-from .samples import gates, trace
-from .test_format import full_trace
+from tests.traces.samples import gates, trace
+from tests.traces.test_format import full_trace
 
 
 def numbered(request: list[int], step: list[int] | None = None, phase: int = DECODE) -> Trace:

@@ -22,8 +22,8 @@ from specmd_jax.runtime.decide.tree_row import Wire
 from specmd_jax.simulator.cache import Served, Setting
 from specmd_jax.simulator.counts import Counts
 from specmd_jax.simulator.prefetching import Told
-from specmd_jax.simulator.scan import Service, begin_pass, serve_event, serve_hits
 from specmd_jax.simulator.state import Replay
+from specmd_jax.simulator.step import Service, begin_pass, serve_event, serve_hits
 from specmd_jax.simulator.timeline import NOTHING, Link
 
 REMAINING_TICKS = 1  # of a copy in flight at the gate: it has not landed

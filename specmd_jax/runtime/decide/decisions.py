@@ -25,8 +25,7 @@ from specmd_jax.runtime.decide.compiled_step import (
 from specmd_jax.runtime.decide.full_cache import AskedOfAll
 from specmd_jax.runtime.decide.tree_row import Wire
 from specmd_jax.simulator.counts import Counts
-from specmd_jax.simulator.scan import begin
-from specmd_jax.simulator.state import Replay
+from specmd_jax.simulator.state import Replay, begin
 from specmd_jax.simulator.timeline import NOTHING
 
 STARTS = 8  # numbers of started prefetches that are decided at once: it costs little more than one

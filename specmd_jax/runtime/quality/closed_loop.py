@@ -22,8 +22,8 @@ from specmd_jax.runtime.decide.applied_choice import Computed, bent_choice, comp
 from specmd_jax.runtime.gates.scores import ask_gate
 from specmd_jax.simulator.cache import Setting
 from specmd_jax.simulator.counts import Counts, add_pass
-from specmd_jax.simulator.scan import begin_pass, serve_event
 from specmd_jax.simulator.state import Replay
+from specmd_jax.simulator.step import begin_pass, serve_event
 
 Tiers = tuple[ExpertWeights, ...]  # of each MoE layer, [precisions, experts, ...]
 

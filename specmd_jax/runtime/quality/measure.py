@@ -19,7 +19,7 @@ from specmd_jax.policies.base import NEXT_USE, UPCOMING
 from specmd_jax.policies.strategy import check_strategy
 from specmd_jax.runtime.decide.applied_choice import check_bendable
 from specmd_jax.runtime.quality.closed_loop import Cached, Compared, Exact, Tiers, read_text
-from specmd_jax.simulator.scan import begin
+from specmd_jax.simulator.state import begin
 from specmd_jax.study.run import Setup
 
 RESAMPLES = 2000

@@ -28,8 +28,8 @@ from specmd_jax.policies.eviction import EVICTIONS
 from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.simulator.cache import Setting
 from specmd_jax.simulator.events import dense_events, first_use
-from specmd_jax.simulator.scan import begin, begin_pass, serve_event
-from specmd_jax.simulator.state import Replay
+from specmd_jax.simulator.state import Replay, begin
+from specmd_jax.simulator.step import begin_pass, serve_event
 from specmd_jax.study.run import Setup
 from specmd_jax.study.tune.knobs import Knob, values_at
 from specmd_jax.traces import Trace

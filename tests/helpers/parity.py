@@ -11,8 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracle
-from oracle.cases import Shape
 
 from specmd_jax.core.types import NEVER, Events, ModelShape
 from specmd_jax.policies.base import Eviction, Miss, Plan, Prefetch, Routing
@@ -23,8 +21,11 @@ from specmd_jax.policies.prefetch import PREFETCHES
 from specmd_jax.policies.routing import ROUTINGS
 from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.simulator.events import _next_use, _upcoming
-from specmd_jax.simulator.scan import begin, replay
+from specmd_jax.simulator.scan import replay
+from specmd_jax.simulator.state import begin
 from specmd_jax.simulator.timeline import Costs
+from tests import oracle
+from tests.oracle.cases import Shape
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle import Config
-from oracle.cases import (
+
+from specmd_jax.simulator.timeline import startable
+from tests.helpers.parity import Program, expected, simulated
+from tests.oracle import Config
+from tests.oracle.cases import (
     EVICTION_PARAMS,
     MISS_PARAMS,
     PREFETCH_PARAMS,
@@ -23,11 +26,8 @@ from oracle.cases import (
     unit_sizes,
     warm_start,
 )
-from oracle.clock import Window
-from oracle.data import Costs
-from parity import Program, expected, simulated
-
-from specmd_jax.simulator.timeline import startable
+from tests.oracle.clock import Window
+from tests.oracle.data import Costs
 
 SMALL = Shape(3, 6, 2, passes=12, tiers=1, lookahead=1, ahead=1)
 WIDE = Shape(2, 9, 4, passes=14, tiers=3, lookahead=1, ahead=1)

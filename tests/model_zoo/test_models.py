@@ -4,7 +4,6 @@ import dataclasses
 import json
 
 import pytest
-from recorded import FOLDER, needs_recorded
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
@@ -18,6 +17,7 @@ from specmd_jax.model_zoo import (
     get_model,
     weight_bytes,
 )
+from tests.helpers.recorded import FOLDER, needs_recorded
 
 MIB, GIB = 2**20, 2**30
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recorded import FOLDER, NAMES, needs_recorded, recorded
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
 from specmd_jax.traces import analysis
 from specmd_jax.traces.trace import DECODE, PAD, PREFILL, Trace
+from tests.helpers.recorded import FOLDER, NAMES, needs_recorded, recorded
 
 
 def decode(experts: np.ndarray, num_experts: int, request: Sequence[int] | None = None) -> Trace:

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from laws import LAWS, Way, ways
-from laws import run as replay_way
-from test_laws import some_trace
 
 from specmd_jax.cli import main
 from specmd_jax.policies.eviction import EVICTIONS
 from specmd_jax.report.policy_table import policy_table
 from specmd_jax.traces import write_trace
+from tests.helpers.laws import LAWS, Way, ways
+from tests.helpers.laws import run as replay_way
+from tests.policies.test_laws import some_trace
 
-CONTRIBUTING = Path(__file__).parent.parent / "CONTRIBUTING.md"
+CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 MOST_LINES = 40
 
 

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from stepwise import Watched, watch
-from together import choose, evictions, together
 
 from specmd_jax.core.types import ModelShape
 from specmd_jax.policies.strategy import ADMISSIONS, SCOPES, Strategy, make_strategy
 from specmd_jax.traces import DECODE, PAD, PREFILL, Trace
+from tests.helpers.stepwise import Watched, watch
+from tests.helpers.together import choose, evictions, together
 
 SHAPE = ModelShape(num_layers=3, num_experts=6, top_k=2)
 PASSES = 20

@@ -22,7 +22,7 @@ from specmd_jax.simulator.batch import Config, run_batch
 from specmd_jax.traces import Provenance, Trace, write_trace
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
-FOLDER = Path(__file__).parent.parent / "experiments"
+FOLDER = Path(__file__).parents[2] / "experiments"
 PNG = b"\x89PNG\r\n\x1a\n"
 PICTURES = {
     "collisions": ["collisions.png", "collisions_demand.png", "collisions_by_layer.png"],

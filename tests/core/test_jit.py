@@ -20,7 +20,7 @@ def held() -> int:
 def allow(monkeypatch: pytest.MonkeyPatch, folder: Path, most: int) -> None:
     allowed = folder / "max_map_count"
     allowed.write_text(f"{most}\n")
-    monkeypatch.setattr(compiling, "MOST_MAPPINGS", allowed)
+    monkeypatch.setattr(jit, "MOST_MAPPINGS", allowed)
 
 
 def compile_another(size: int) -> None:
@@ -50,7 +50,7 @@ def test_programs_are_kept_while_there_is_room():
 
 
 def test_where_nothing_is_counted_nothing_is_forgotten(monkeypatch, tmp_path):
-    monkeypatch.setattr(compiling, "MOST_MAPPINGS", tmp_path / "missing")
+    monkeypatch.setattr(jit, "MOST_MAPPINGS", tmp_path / "missing")
     doubled: Any = jax.jit(lambda x: x * 2)
     doubled(jnp.zeros(3))
     make_room_for_programs()

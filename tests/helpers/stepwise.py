@@ -10,7 +10,8 @@ from specmd_jax.core.types import ModelShape
 from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.simulator.counts import Counts
 from specmd_jax.simulator.events import dense_events, first_use
-from specmd_jax.simulator.scan import begin, replay
+from specmd_jax.simulator.scan import replay
+from specmd_jax.simulator.state import begin
 from specmd_jax.traces import Trace
 
 

@@ -8,11 +8,11 @@ from itertools import groupby
 
 import numpy as np
 import pytest
-from recorded import FOLDER, conformance, needs_conformance
 
 import specmd_jax as sx
 from specmd_jax.study.metrics import count_summary
 from specmd_jax.traces import DECODE, slice_passes
+from tests.helpers.recorded import FOLDER, conformance, needs_conformance
 
 ROWS = conformance("replay")
 NUM_ROWS = 224

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from oracle import Case, Config, Costs, Result, simulate
-from oracle.cases import cases
 
-SHARED = Path(os.environ.get("SPECMD_RECORDINGS", Path(__file__).parents[2] / "shared"))
+from tests.oracle import Case, Config, Costs, Result, simulate
+from tests.oracle.cases import cases
+
+SHARED = Path(os.environ.get("SPECMD_RECORDINGS", Path(__file__).parents[3] / "shared"))
 CONFORMANCE = SHARED / "conformance"
 
 

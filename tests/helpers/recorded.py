@@ -13,7 +13,7 @@ import pytest
 
 from specmd_jax.traces.trace import DECODE, Trace
 
-RECORDINGS = Path(os.environ.get("SPECMD_RECORDINGS", Path(__file__).parents[2] / "shared"))
+RECORDINGS = Path(os.environ.get("SPECMD_RECORDINGS", Path(__file__).parents[3] / "shared"))
 FOLDER = RECORDINGS / "traces"
 CONFORMANCE = RECORDINGS / "conformance"
 NAMES = sorted(path.parent.name for path in FOLDER.glob("*/trace.npz"))

@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.offloaded import PROMPTS, STORE, make_setup, offloaded, run
-from runtime.virtual import Clock
 from specmd_jax.policies.prefetch_guard import GuardParams
 from specmd_jax.runtime.decide.layer_work import Work
 from specmd_jax.runtime.gates.gate_events import Moment
@@ -15,6 +13,8 @@ from specmd_jax.runtime.options import drained
 from specmd_jax.runtime.transfer.estimate import Experience
 from specmd_jax.runtime.transfer.link import ThrottledLink
 from specmd_jax.study.metrics import count_summary
+from tests.runtime.offloaded import PROMPTS, STORE, make_setup, offloaded, run
+from tests.runtime.virtual import Clock
 
 MS = 1e-3
 NUM_EXPERTS = 6

@@ -4,10 +4,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from parity import any_eviction
 
 from specmd_jax.policies.base import Eviction
 from specmd_jax.policies.eviction import EVICTIONS
+from tests.helpers.parity import any_eviction
 
 
 def evictions(admission: str) -> tuple[str, ...]:

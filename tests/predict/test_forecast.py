@@ -28,7 +28,7 @@ from specmd_jax.predict.forecast import (
 from specmd_jax.predict.hit_rates import published_locality, trace_locality
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
-EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 OLMOE = get_model("olmoe-1b-7b-0924")
 LAPTOP = get_hardware("laptop-pcie4-x8")
 

@@ -13,7 +13,8 @@ from specmd_jax.model_zoo import get_model
 from specmd_jax.policies.strategy import Strategy, make_strategy
 from specmd_jax.simulator.events import dense_events, first_use
 from specmd_jax.simulator.pricing import price
-from specmd_jax.simulator.scan import begin, replay
+from specmd_jax.simulator.scan import replay
+from specmd_jax.simulator.state import begin
 from specmd_jax.traces import Trace
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 

@@ -9,7 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from laws import (
+
+from specmd_jax.core.errors import InputError
+from specmd_jax.policies.base import Eviction, stateless_init, stateless_update
+from specmd_jax.policies.eviction import EVICTIONS
+from specmd_jax.policies.strategy import SCOPES, Strategy, make_strategy
+from specmd_jax.simulator import batch
+from specmd_jax.simulator.batch import Config, Tally, run_batch
+from specmd_jax.simulator.timeline import Costs
+from specmd_jax.traces import Trace
+from tests.helpers.laws import (
     FITS,
     LARGEST,
     LAWS,
@@ -24,16 +33,7 @@ from laws import (
     trace_of,
     ways,
 )
-from laws import run as replay_way
-
-from specmd_jax.core.errors import InputError
-from specmd_jax.policies.base import Eviction, stateless_init, stateless_update
-from specmd_jax.policies.eviction import EVICTIONS
-from specmd_jax.policies.strategy import SCOPES, Strategy, make_strategy
-from specmd_jax.simulator import batch
-from specmd_jax.simulator.batch import Config, Tally, run_batch
-from specmd_jax.simulator.timeline import Costs
-from specmd_jax.traces import Trace
+from tests.helpers.laws import run as replay_way
 
 given_some = partial(
     settings,

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from recorded import needs_recorded, recorded
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
@@ -12,6 +11,7 @@ from specmd_jax.traces import analysis
 from specmd_jax.traces.synthetic.calibration import calibrate, noise_for_recall
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 from specmd_jax.traces.trace import DECODE, PREFILL
+from tests.helpers.recorded import needs_recorded, recorded
 
 SMALL = ModelShape(4, 32, 4)
 PLAIN = SyntheticSpec(SMALL, tokens=2000, skew=0.0, rho=0.0, topic_share=0.0)

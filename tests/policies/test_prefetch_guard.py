@@ -93,7 +93,9 @@ def test_it_learns_from_what_was_named_and_absent_whether_fetched_or_not():
 def test_passes_that_ask_for_nothing_settle_nothing():
     state = prefetch_guard.init(SHAPE, 1)
     queued = jnp.array([1, 1, 0, 0, 0, 0], bool)
-    _, state = prefetch_guard.allow(prefetch_guard.GuardParams(), state, jnp.int32(1), 1, queued, queued * 1, None)
+    _, state = prefetch_guard.allow(
+        prefetch_guard.GuardParams(), state, jnp.int32(1), 1, queued, queued * 1, None
+    )
     state = prefetch_guard.learn(state, event(1, [0], valid=False))
     assert int(state.named.sum()) == 0
     assert int(prefetch_guard.learn(state, event(1, [0])).named.sum()) == 2
