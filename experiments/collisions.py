@@ -22,7 +22,7 @@ from specmd_jax.hardware.capacity import copies_of, find_model, parse_capacity
 from specmd_jax.policies.prefetch.noisy_oracle import NoisyOracleParams
 from specmd_jax.policies.strategy import Strategy, make_strategy
 from specmd_jax.study.metrics import SIMULATED, count_summary
-from specmd_jax.study.run import Answer, Setup, run
+from specmd_jax.study.run import RunResult, Setup, compare
 from specmd_jax.traces import Trace
 
 SHARES = ("1%", "5%", "25%")
@@ -102,11 +102,11 @@ def slots_of(trace: Trace) -> dict[tuple[str, str], str]:
 
 
 def _rows(model: str, trace: Trace, plan: dict[tuple[str, str, str], Setup]) -> Rows:
-    answers = run(trace, list(plan.values()))
+    answers = compare(trace, list(plan.values()))
     return [_row(model, trace, cell, answer) for cell, answer in zip(plan, answers, strict=True)]
 
 
-def _row(model: str, trace: Trace, cell: tuple[str, str, str], answer: Answer) -> dict:
+def _row(model: str, trace: Trace, cell: tuple[str, str, str], answer: RunResult) -> dict:
     prefetch, precision, share = cell
     counts = count_summary(answer)
     spec = find_model(trace.provenance.model, trace.shape)

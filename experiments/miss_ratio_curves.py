@@ -16,7 +16,7 @@ from recordings import RECORDED, RESULTS, Parts, Rows, finish, load, read_rows
 
 from specmd_jax.policies.strategy import SCOPES, make_strategy
 from specmd_jax.study.metrics import SIMULATED, count_summary
-from specmd_jax.study.run import Answer, Setup, run
+from specmd_jax.study.run import RunResult, Setup, compare
 from specmd_jax.traces import Trace
 
 POLICIES = ("lru", "lfu", "least-stale", "score-based", "fld-cyclic", "belady")
@@ -41,10 +41,10 @@ def _curve(model: str, trace: Trace, scope: str, policy: str) -> Rows:
         for slots in slots_of(trace, CAPACITIES)
     ]
     about = {"model": model, "scope": scope, "policy": policy}
-    return [about | _row(trace, answer) for answer in run(trace, setups)]
+    return [about | _row(trace, answer) for answer in compare(trace, setups)]
 
 
-def _row(trace: Trace, answer: Answer) -> dict:
+def _row(trace: Trace, answer: RunResult) -> dict:
     layers, experts, top_k = trace.shape
     counts = count_summary(answer)
     return {

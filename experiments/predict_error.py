@@ -28,8 +28,8 @@ from specmd_jax.predict.forecast import ERRORS, Question, decode_time, prefill_t
 from specmd_jax.predict.hit_rates import Locality, published_locality, trace_locality
 from specmd_jax.predict.latency import Foresight, pass_parts, pass_time
 from specmd_jax.study.choice import Choice, make_setup
-from specmd_jax.study.metrics import SIMULATED, summarise_answer
-from specmd_jax.study.run import Answer, Setup, run
+from specmd_jax.study.metrics import SIMULATED, summarise_result
+from specmd_jax.study.run import RunResult, Setup, compare
 from specmd_jax.study.tune import split_requests
 from specmd_jax.traces import Trace, batch_prefill, import_trace, slice_passes, slice_requests
 
@@ -81,10 +81,10 @@ def setups(choice: Choice, spec: ModelSpec) -> list[Setup]:
 
 
 def row_of(
-    kind: str, name: str, trace: Trace, answer: Answer, hits: float, estimated: float
+    kind: str, name: str, trace: Trace, answer: RunResult, hits: float, estimated: float
 ) -> dict[str, Any]:
     """Returns one row: what was estimated, and what the simulator says."""
-    summary = summarise_answer(trace, answer)
+    summary = summarise_result(trace, answer)
     assert answer.setup.hardware is not None
     return {
         "kind": kind,
@@ -105,7 +105,7 @@ def forecasts(trace: Trace, name: str) -> Rows:
     """Returns TPOT of the forecast's own strategy, with hits of other requests and as published."""
     spec = model_of(trace)
     other, trace = split_requests(trace)
-    answers = run(trace, setups(Choice(eviction="lru", scope="layer"), spec), spec)
+    answers = compare(trace, setups(Choice(eviction="lru", scope="layer"), spec), spec)
     known: dict[str, Locality] = {
         "trace": trace_locality(other, name),
         "published": published_locality(spec.num_experts, spec.top_k),
@@ -125,11 +125,11 @@ def closed_form(trace: Trace, name: str) -> Rows:
     """Returns TPOT of other strategies, the closed form being given their hits and foresight."""
     spec, rows = model_of(trace), []
     for choice in OTHERS.values():
-        answers = run(trace, setups(choice, spec), spec)
-        plain = run(trace, setups(replace(choice, prefetch="none", params=()), spec), spec)
+        answers = compare(trace, setups(choice, spec), spec)
+        plain = compare(trace, setups(replace(choice, prefetch="none", params=()), spec), spec)
         for answer, without in zip(answers, plain, strict=True):
-            hits = summarise_answer(trace, without)["hit_rate"]
-            foresight = foresight_of(summarise_answer(trace, answer), hits)
+            hits = summarise_result(trace, without)["hit_rate"]
+            foresight = foresight_of(summarise_result(trace, answer), hits)
             assert answer.setup.hardware is not None
             parts = pass_parts(spec, answer.setup.hardware, PRECISION, context=CONTEXT + 1)
             time = pass_time(parts, spec.num_moe_layers, float(spec.top_k), hits, foresight)
@@ -163,12 +163,12 @@ def prompts(trace: Trace, name: str) -> Rows:
                 replace(setup, context=0)
                 for setup in setups(Choice(eviction="lru", scope="layer"), spec)[:: len(ROOM)]
             ]
-            for answer in run(prompt, wanted, spec):
+            for answer in compare(prompt, wanted, spec):
                 assert answer.setup.hardware is not None
                 question = Question(spec, answer.setup.hardware, PRECISION, length, length)
                 estimated = float(prefill_time(question, locality).total)
                 row = row_of("ttft", name, prompt, answer, 0.0, estimated)
-                found = summarise_answer(prompt, answer)["ttft_s"]
+                found = summarise_result(prompt, answer)["ttft_s"]
                 rows.append(row | {"found_s": found, "capacity": f"{length} tokens"})
     return rows
 

@@ -22,8 +22,8 @@ from specmd_jax.hardware.profiles import HardwareProfile, get_hardware
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.predict.latency import pass_parts
 from specmd_jax.study.choice import Choice, make_setup
-from specmd_jax.study.metrics import SIMULATED, summarise_answer
-from specmd_jax.study.run import Setup, run
+from specmd_jax.study.metrics import SIMULATED, summarise_result
+from specmd_jax.study.run import Setup, compare
 from specmd_jax.study.tune import Effort, Objective, anchors_of, knobs_of, search, split_requests
 from specmd_jax.study.tune.knobs import values_at, with_values
 from specmd_jax.traces import Trace
@@ -58,7 +58,7 @@ def setup_of(choice: Choice, guard: bool) -> Setup:
     return make_setup(chosen)
 
 
-def compare(trace: Trace, model: str, predictor: str) -> Rows:
+def guard_rows(trace: Trace, model: str, predictor: str) -> Rows:
     """Returns one row for each link and each way to prefetch."""
     spec = find_model(trace.provenance.model, trace.shape)
     assert spec is not None
@@ -82,11 +82,11 @@ def compare(trace: Trace, model: str, predictor: str) -> Rows:
             (rho, "guarded", 0.1, mine),
             (rho, "tuned", float(margin[0]), tuned),
         ]
-    answers = run(held_out, [setup for *_, setup in setups])
+    answers = compare(held_out, [setup for *_, setup in setups])
     rows = []
     for (rho, way, margin, setup), answer in zip(setups, answers, strict=True):
         assert setup.hardware is not None
-        summary = summarise_answer(held_out, answer)
+        summary = summarise_result(held_out, answer)
         about = {"model": model, "predictor": predictor, "rho": rho, "way": way, "margin": margin}
         about |= {"link_bytes_per_s": setup.hardware.h2d_bytes_per_s, "label": SIMULATED}
         rows.append(about | {name: summary[name] for name in KEPT})

@@ -30,7 +30,7 @@ from specmd_jax.runtime.record.recorder import Recorder
 from specmd_jax.runtime.runs.generation import Generation, follow, summarise_run, warm_up
 from specmd_jax.runtime.runs.offloading import Offloading
 from specmd_jax.runtime.transfer.link import ThrottledLink
-from specmd_jax.simulator.batch import Config, Tally, run_batch
+from specmd_jax.simulator.batch import SimConfig, SimResult, run_batch
 from specmd_jax.simulator.timeline import Costs
 from specmd_jax.study.choice import Choice, make_setup
 from specmd_jax.traces import Trace
@@ -92,10 +92,10 @@ class Bench:
         """Returns what everything takes on a throttled link, see `costs_of`."""
         return costs_of(self.common, own, self.trace.num_passes, self.copy_bytes / link)
 
-    def replay(self, model: OffloadedModel, costs: Sequence[Costs]) -> list[Tally]:
+    def replay(self, model: OffloadedModel, costs: Sequence[Costs]) -> list[SimResult]:
         """Returns what its strategy comes to on the routing of the prompt."""
         setup, budget = model.setup, model.budget
-        configs = [Config(setup.params, budget.capacity.units, one) for one in costs]
+        configs = [SimConfig(setup.params, budget.capacity.units, one) for one in costs]
         return run_batch(self.trace, setup.strategy, configs, budget.copies.units)
 
     def _decisions(self, model: OffloadedModel) -> PerPass:

@@ -35,8 +35,8 @@ from specmd_jax.report.plots import (
     save_picture,
 )
 from specmd_jax.study.choice import Choice, make_setup
-from specmd_jax.study.metrics import SIMULATED, summarise_answer
-from specmd_jax.study.run import run
+from specmd_jax.study.metrics import SIMULATED, summarise_result
+from specmd_jax.study.run import compare
 from specmd_jax.traces import Trace
 
 MACHINE, PRECISION, CONTEXT = "laptop-pcie4-x8", "int4", 1024
@@ -86,7 +86,9 @@ def measure(trace: Trace, model: str, strategy: str, tuned: dict[str, float]) ->
             make_setup(replace(choice, capacity=str(count * spec.num_moe_layers)))
             for count in slots
         ]
-        times = [summarise_answer(trace, answer)["tpot_s"] for answer in run(trace, setups, spec)]
+        times = [
+            summarise_result(trace, answer)["tpot_s"] for answer in compare(trace, setups, spec)
+        ]
         label = SIMULATED
     return [
         about | {"vram_bytes": budget, "slots_per_layer": count, "tpot_s": time, "label": label}

@@ -4,8 +4,8 @@ import specmd_jax as sx
 
 trace = sx.import_trace("routing.csv")
 setups = [sx.make_setup(sx.Choice(eviction=name)) for name in ("lru", "least-stale")]
-for answer in sx.run(trace, setups):
-    print(answer.setup.name, sx.summarise_answer(trace, answer)["hit_rate"])
+for answer in sx.compare(trace, setups):
+    print(answer.setup.name, sx.summarise_result(trace, answer)["hit_rate"])
 """
 
 from typing import TYPE_CHECKING
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from specmd_jax.policies import Routing as Routing
     from specmd_jax.policies import Strategy as Strategy
     from specmd_jax.policies import make_strategy as make_strategy
-    from specmd_jax.study import Answer as Answer
     from specmd_jax.study import Choice as Choice
+    from specmd_jax.study import RunResult as RunResult
     from specmd_jax.study import Setup as Setup
+    from specmd_jax.study import compare as compare
     from specmd_jax.study import make_setup as make_setup
-    from specmd_jax.study import run as run
-    from specmd_jax.study import summarise_answer as summarise_answer
+    from specmd_jax.study import summarise_result as summarise_result
     from specmd_jax.traces import Trace as Trace
     from specmd_jax.traces import import_trace as import_trace
     from specmd_jax.traces import read_trace as read_trace
@@ -42,7 +42,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "hardware": ("HardwareProfile", "get_hardware"),
         "model_zoo": ("ModelSpec", "get_model"),
         "policies": ("Eviction", "Miss", "Prefetch", "Routing", "Strategy", "make_strategy"),
-        "study": ("Answer", "Choice", "Setup", "make_setup", "run", "summarise_answer"),
+        "study": ("RunResult", "Choice", "Setup", "compare", "make_setup", "summarise_result"),
         "traces": ("Trace", "import_trace", "read_trace", "write_trace"),
     },
 )

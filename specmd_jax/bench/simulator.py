@@ -16,7 +16,7 @@ from specmd_jax.bench import peers
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
 from specmd_jax.policies.strategy import get_policy, make_strategy
-from specmd_jax.simulator.batch import Config, run_batch
+from specmd_jax.simulator.batch import SimConfig, run_batch
 from specmd_jax.traces import Trace, slice_passes
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
@@ -86,7 +86,7 @@ def measure(trace: Trace, policy: str, num_configs: int) -> Row:
     strategy = make_strategy(policy)
     slots = OLMOE.num_layers * OLMOE.num_experts
     capacities = np.linspace(slots // 64, slots // 2, num_configs).astype(np.int32)
-    configs = [Config(strategy.params, np.asarray([capacity])) for capacity in capacities]
+    configs = [SimConfig(strategy.params, np.asarray([capacity])) for capacity in capacities]
     units = np.ones((OLMOE.num_layers, 1), np.int32)
     passes = ACCESSES_A_RUN // (num_configs * OLMOE.num_layers * OLMOE.top_k)
     part = slice_passes(trace, 0, max(32, min(passes, trace.num_passes)))

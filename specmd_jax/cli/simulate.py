@@ -119,13 +119,13 @@ def simulate(
 ) -> dict[str, Any]:
     """Returns the summary of one run, what it means beside the optimum, and what the trace is."""
     from specmd_jax.study.choice import describe
-    from specmd_jax.study.metrics import summarise_answer
-    from specmd_jax.study.run import run
+    from specmd_jax.study.metrics import summarise_result
+    from specmd_jax.study.run import compare
     from specmd_jax.traces.analysis import find_loops
 
     with progress(setup.name) as on_progress:
-        (answer,) = run(trace, [setup], spec, on_progress)
-    summary = summarise_answer(trace, answer) | describe(setup)
+        (answer,) = compare(trace, [setup], spec, on_progress)
+    summary = summarise_result(trace, answer) | describe(setup)
     summary |= {
         "shape": list(trace.shape),
         "requests": len(set(trace.request.tolist())),
@@ -150,7 +150,7 @@ def compare_with_optimum(
     """Returns the regret against Belady, with forced admission and with bypass, no prefetch."""
     from specmd_jax.policies.strategy import make_strategy
     from specmd_jax.study.metrics import count_summary, regret
-    from specmd_jax.study.run import run
+    from specmd_jax.study.run import compare
 
     capacity = setup.capacity
     if capacity == "auto":  # which needs the machine, and the optimum needs no times
@@ -161,5 +161,5 @@ def compare_with_optimum(
         optimum = replace(setup, strategy=strategy, params=strategy.params, hardware=None)
         optima.append(replace(optimum, capacity=capacity))
     with progress("Belady's optimum") as on_progress:
-        answers = run(trace, optima, spec, on_progress)
+        answers = compare(trace, optima, spec, on_progress)
     return regret(summary, *(count_summary(answer)["misses"] for answer in answers))

@@ -101,6 +101,6 @@ class Outcome(NamedTuple):
     used: Bool[Array, " N"]  # used on demand, whether found or loaded; empty for a prefetch
     found: Bool[Array, " N"]  # of these, the ones demanded that were on the device or on their way
     high: Bool[Array, " N"]  # of these, used at the highest precision
-    named: Bool[Array, " N"]  # selected by the prefetcher; empty for a demand
+    selected: Bool[Array, " N"]  # selected by the prefetcher; empty for a demand
     inserted: Bool[Array, " N"]  # newly resident
     evicted: Bool[Array, "L N"]

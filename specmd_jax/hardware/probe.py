@@ -30,7 +30,7 @@ class Effort(NamedTuple):
     repeats: int = 9
 
 
-class Link(NamedTuple):
+class LinkFit(NamedTuple):
     """Copies from one kind of host memory to the device: latency + bytes / rate."""
 
     source: str
@@ -81,14 +81,14 @@ def _source_kinds(device: Any) -> list[str]:
     return ["numpy", *(["pinned_host"] if "pinned_host" in kinds else [])]
 
 
-def measure_link(source: str, effort: Effort) -> Link:
+def measure_link(source: str, effort: Effort) -> LinkFit:
     """Returns what copies from `source` take: "numpy" (pageable) or "pinned_host"."""
     seconds = {}
     for size in effort.sizes:
         seconds[size] = median_s(_copier(source, size), effort.repeats)
     sizes = np.asarray(list(seconds), float)
     latency, slope = fit_link(sizes, np.asarray(list(seconds.values())))
-    return Link(source, latency, 1 / slope, seconds)
+    return LinkFit(source, latency, 1 / slope, seconds)
 
 
 def fit_link(

@@ -84,7 +84,7 @@ class Eviction(NamedTuple):
 
 
 @runtime_checkable
-class NameFn(Protocol):
+class SelectFn(Protocol):
     def __call__(
         self, params: Params, state: State, event: Event, layer: Int[Array, ""], ahead: int, /
     ) -> Int[Array, " N"]:
@@ -103,7 +103,7 @@ class Prefetch(NamedTuple):
     """What to bring before it is asked for."""
 
     init: InitFn
-    name: NameFn
+    select: SelectFn
     observe: ObserveFn
     params: Params = ()
     reads: tuple[str, ...] = ()
@@ -111,7 +111,7 @@ class Prefetch(NamedTuple):
     doc: str | None = None
 
 
-class Row(NamedTuple):
+class LayerView(NamedTuple):
     """The layer being served, as a miss policy sees it."""
 
     hit: Bool[Array, " N"]  # demanded and on the device
@@ -122,7 +122,7 @@ class Row(NamedTuple):
     capacity: Int[Array, ""]  # units of the pool
 
 
-class Plan(NamedTuple):
+class MissPlan(NamedTuple):
     """What becomes of each miss. The four fates exclude each other; the rest is loaded."""
 
     tier: Int8[Array, " N"]  # at which a missing expert is loaded
@@ -134,7 +134,9 @@ class Plan(NamedTuple):
 
 @runtime_checkable
 class PlanFn(Protocol):
-    def __call__(self, params: Params, row: Row, event: Event, shape: ModelShape, /) -> Plan:
+    def __call__(
+        self, params: Params, row: LayerView, event: Event, shape: ModelShape, /
+    ) -> MissPlan:
         """Returns the fate of every miss in `row.missing`."""
         ...
 

@@ -49,7 +49,7 @@ class GuardState(NamedTuple):
     """What was named and not there, and what became of it, 1..A layers ahead."""
 
     waiting: Int[Array, "A L N"]  # place in the queue + 1, 0 where nothing waits to be judged
-    named: Int[Array, "A B"]
+    selected: Int[Array, "A B"]
     used: Int[Array, "A B"]
 
 
@@ -64,19 +64,19 @@ def learn(state: GuardState, event: Event) -> GuardState:
     waiting = state.waiting[:, event.layer]
     at_place = waiting[:, :, None] == jnp.arange(1, PLACES + 1)
     settled = at_place & event.valid
-    named = state.named + jnp.sum(settled, axis=1, dtype=jnp.int32)
+    selected = state.selected + jnp.sum(settled, axis=1, dtype=jnp.int32)
     used = state.used + jnp.sum(settled & event.used[:, None], axis=1, dtype=jnp.int32)
-    full = named > MEMORY
+    full = selected > MEMORY
     return GuardState(
         state.waiting.at[:, event.layer].set(jnp.where(event.valid, 0, waiting)),
-        jnp.where(full, named // 2, named),
+        jnp.where(full, selected // 2, selected),
         jnp.where(full, used // 2, used),
     )
 
 
 def chances(state: GuardState, ahead: int) -> Int[Array, " B"]:
     """Returns the chance of use at each place in the queue; one half before anything is known."""
-    return ((state.used[ahead - 1] + 1) << BITS) // (state.named[ahead - 1] + 2)
+    return ((state.used[ahead - 1] + 1) << BITS) // (state.selected[ahead - 1] + 2)
 
 
 def allow(

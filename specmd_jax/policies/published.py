@@ -12,7 +12,7 @@ from specmd_jax.policies.routing.cache_prior import CachePriorParams
 from specmd_jax.policies.strategy import FAMILIES, Strategy, StrategyParams, make_strategy
 
 
-class Recipe(NamedTuple):
+class StrategyPreset(NamedTuple):
     """A strategy with the parameters and precisions that its authors use."""
 
     strategy: Strategy
@@ -23,7 +23,7 @@ class Recipe(NamedTuple):
     start: str = "cold"
 
 
-def _recipe(
+def _preset(
     note: str,
     source: str,
     *,
@@ -31,32 +31,32 @@ def _recipe(
     start: str = "cold",
     routing_params: CachePriorParams | None = None,
     **decisions,
-) -> Recipe:
+) -> StrategyPreset:
     strategy = make_strategy(**decisions)
     params = strategy.params
     if routing_params is not None:
         params = params._replace(routing=routing_params)
-    return Recipe(strategy, params, note, source, precisions, start)
+    return StrategyPreset(strategy, params, note, source, precisions, start)
 
 
-def _with_least_stale(recipe: Recipe) -> Recipe:
+def _with_least_stale(preset: StrategyPreset) -> StrategyPreset:
     least_stale = EVICTIONS["least-stale"]
-    return recipe._replace(
-        strategy=recipe.strategy._replace(eviction=least_stale),
-        params=recipe.params._replace(eviction=least_stale.params),
-        note=f"{recipe.note} With Least-Stale in place of its own eviction.",
+    return preset._replace(
+        strategy=preset.strategy._replace(eviction=least_stale),
+        params=preset.params._replace(eviction=least_stale.params),
+        note=f"{preset.note} With Least-Stale in place of its own eviction.",
         source="SpecMD, Table 2",
     )
 
 
-_ONE = _recipe(
+_ONE = _preset(
     "Next-gate top-k prefetch, global LRU, fetch.",
     "SpecMD, Table 1 #1, after Eliseev & Mazur 2023",
     eviction="lru",
     prefetch="next-gate",
     precisions=("int4",),
 )
-_TWO = _recipe(
+_TWO = _preset(
     "Next-gate scores over a running quantile, score-based eviction, unbounded substitution.",
     "SpecMD, Table 1 #2, after Zhu et al. 2025",
     eviction="score-based",
@@ -64,7 +64,7 @@ _TWO = _recipe(
     miss="substitute-unbounded",
     precisions=("int4",),
 )
-_THREE = _recipe(
+_THREE = _preset(
     "Next-gate top-k prefetch, least-high-precision-used, precision cascade on a miss.",
     "SpecMD, Table 1 #3, after HOBBIT 2024",
     eviction="lhu",
@@ -72,7 +72,7 @@ _THREE = _recipe(
     miss="fetch-priority",
     precisions=("int8", "int4", "int2"),
 )
-_FOUR = _recipe(
+_FOUR = _preset(
     "No prefetch, global LRU, fetch, routing bent by the mean logit without protecting the top.",
     "SpecMD, Table 1 #4, after Skliar et al. 2024",
     eviction="lru",
@@ -80,7 +80,7 @@ _FOUR = _recipe(
     routing_params=CachePriorParams(lam=0.3, top_j=0, use_mean=True),
     precisions=("int4",),
 )
-_FIVE = _recipe(
+_FIVE = _preset(
     "Next-gate scores over a running quantile, Least-Stale, fetch: the paper's pick.",
     "SpecMD, Table 1 #5",
     eviction="least-stale",
@@ -88,7 +88,7 @@ _FIVE = _recipe(
     precisions=("int4",),
 )
 
-STRATEGIES: dict[str, Recipe] = {
+STRATEGIES: dict[str, StrategyPreset] = {
     "specmd-1": _ONE,
     "specmd-2": _TWO,
     "specmd-3": _THREE,
@@ -98,7 +98,7 @@ STRATEGIES: dict[str, Recipe] = {
     "specmd-2-ls": _with_least_stale(_TWO),
     "specmd-3-ls": _with_least_stale(_THREE),
     "specmd-4-ls": _with_least_stale(_FOUR),
-    "mixtral-offloading": _recipe(
+    "mixtral-offloading": _preset(
         "LRU with the same slots in every layer and the next gate's top-k. The original stages "
         "guesses in a buffer of their own and never lets them evict; here they enter the cache.",
         "Eliseev & Mazur 2023, arXiv 2312.17238",
@@ -106,7 +106,7 @@ STRATEGIES: dict[str, Recipe] = {
         prefetch="next-gate",
         scope="layer",
     ),
-    "moe-infinity": _recipe(
+    "moe-infinity": _preset(
         "Fewest visits in the cache leave; the stored activation matrix most like this request's "
         "names what comes. Its priorities decay with distance; here the nearest layer goes first.",
         "Xue et al. 2024, arXiv 2401.14361",
@@ -114,7 +114,7 @@ STRATEGIES: dict[str, Recipe] = {
         prefetch="activation-matrix",
         lookahead=3,
     ),
-    "hobbit": _recipe(
+    "hobbit": _preset(
         "Eq. 3 eviction, next-gate prefetch, token-level precision by accumulated gate weight. "
         "The original splits the cache by precision and prefetches mixed precision.",
         "Tang et al. 2024, arXiv 2411.01433",
@@ -123,7 +123,7 @@ STRATEGIES: dict[str, Recipe] = {
         miss="drop-priority-cascade",
         precisions=("bf16", "int4"),
     ),
-    "adapmoe": _recipe(
+    "adapmoe": _preset(
         "Per-layer LRU and next-gate prefetch; give its optimised quotas as --capacity 8,7,.... "
         "Its top-1 gating by layer sensitivity changes the model and is left out.",
         "Zhong et al. 2024, arXiv 2408.10284",
@@ -131,7 +131,7 @@ STRATEGIES: dict[str, Recipe] = {
         prefetch="next-gate",
         scope="layer",
     ),
-    "fiddler": _recipe(
+    "fiddler": _preset(
         "Popular experts stay on the device; a miss of few tokens is computed on the host, of many "
         "it is streamed. Popularity is that of the replayed trace itself.",
         "Kamahori et al. 2024, arXiv 2402.07033",
@@ -139,14 +139,14 @@ STRATEGIES: dict[str, Recipe] = {
         miss="cpu",
         start="popular",
     ),
-    "pre-gated": _recipe(
+    "pre-gated": _preset(
         "The next layer's experts are known one layer ahead, exactly. Only meaningful on a trace "
         "of a model fine-tuned that way: for any other it is an oracle.",
         "Hwang et al. 2023, arXiv 2308.12066",
         eviction="lfu",
         prefetch="oracle",
     ),
-    "hybrimoe": _recipe(
+    "hybrimoe": _preset(
         "Lowest recent score leaves, per layer; next-gate prefetch; misses on the host. The "
         "original schedules host and device by simulation; here a token count decides.",
         "Zhong et al. 2025, arXiv 2504.05897",
@@ -155,7 +155,7 @@ STRATEGIES: dict[str, Recipe] = {
         miss="cpu",
         scope="layer",
     ),
-    "mixture-cache": _recipe(
+    "mixture-cache": _preset(
         "No prefetch, per-layer LRU, fetch, logits of resident experts raised by lambda x range.",
         "Skliar et al. 2024, arXiv 2412.00099",
         eviction="lru",
@@ -175,7 +175,7 @@ NOT_EXPRESSIBLE = {
 }
 
 
-def get_recipe(name: str) -> Recipe:
+def get_preset(name: str) -> StrategyPreset:
     """Returns the named strategy.
 
     Raises:

@@ -32,7 +32,7 @@ class Strategy(NamedTuple):
 
     @property
     def prefetches(self) -> bool:
-        return self.prefetch.name is not PREFETCHES["none"].name
+        return self.prefetch.select is not PREFETCHES["none"].select
 
     @property
     def reads(self) -> frozenset[str]:

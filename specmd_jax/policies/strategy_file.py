@@ -12,7 +12,7 @@ from typing import Any
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.policies.params import list_params, set_params
-from specmd_jax.policies.published import Recipe
+from specmd_jax.policies.published import StrategyPreset
 from specmd_jax.policies.strategy import FAMILIES, Strategy, StrategyParams, make_strategy
 
 FORMAT = "specmd.strategy/1"
@@ -57,7 +57,7 @@ def write_strategy(
         raise InputError(f"{path} cannot be written ({error.strerror}): choose another") from error
 
 
-def read_strategy(path: Path) -> Recipe:
+def read_strategy(path: Path) -> StrategyPreset:
     """Returns the strategy that a file describes.
 
     Raises:
@@ -76,7 +76,7 @@ def read_strategy(path: Path) -> Recipe:
     strategy = make_strategy(**names, **switches)
     given = _typed(path, record, "params", dict)
     precisions = _typed(path, record, "precision", list)
-    return Recipe(
+    return StrategyPreset(
         strategy,
         set_params(strategy.params, [(name, str(value)) for name, value in given.items()]),
         note=f"read from {path}",

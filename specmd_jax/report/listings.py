@@ -24,8 +24,8 @@ SHOWN_PRECISIONS = ("bf16", "int8", "int4")
 def strategies() -> Records:
     """Returns the named strategies, and the published ones that replay cannot express."""
     found = []
-    for name, recipe in STRATEGIES.items():
-        strategy = recipe.strategy
+    for name, preset in STRATEGIES.items():
+        strategy = preset.strategy
         policies = {f: policy_name(f, getattr(strategy, f)) for f in FAMILIES}
         found.append(
             {
@@ -34,12 +34,12 @@ def strategies() -> Records:
                 **policies,
                 "scope": strategy.scope,
                 "lookahead": strategy.lookahead if strategy.prefetches else None,
-                "precisions": list(recipe.precisions) if recipe.precisions else None,
-                "start": recipe.start,
-                "params": list_params(recipe.params),
+                "precisions": list(preset.precisions) if preset.precisions else None,
+                "start": preset.start,
+                "params": list_params(preset.params),
                 "open_loop": strategy.open_loop,
-                "note": recipe.note,
-                "source": recipe.source,
+                "note": preset.note,
+                "source": preset.source,
             }
         )
     return found + [

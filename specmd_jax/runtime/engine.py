@@ -34,8 +34,8 @@ from specmd_jax.runtime.record.recorder import Recorder
 from specmd_jax.runtime.transfer.expert_cache import ExpertCache
 from specmd_jax.runtime.transfer.link import DirectLink, Link
 from specmd_jax.runtime.transfer.prefetch_queue import PrefetchLoop
-from specmd_jax.simulator.batch import Tally
-from specmd_jax.study.run import Answer, Setup
+from specmd_jax.simulator.batch import SimResult
+from specmd_jax.study.run import RunResult, Setup
 from specmd_kernels import Implementation
 
 
@@ -172,7 +172,7 @@ class OffloadedModel:
         return self._computing.late_s
 
     @property
-    def answer(self) -> Answer:
+    def answer(self) -> RunResult:
         """All that was counted since the start, as a replay gives it.
 
         Raises:
@@ -183,8 +183,8 @@ class OffloadedModel:
             raise InputError(
                 "an eviction policy returned NaN as a score: its victims would be arbitrary"
             )
-        tally = Tally(self._decisions.counts, None)
-        return Answer(self.setup, self.budget.capacity, self.budget.copies, tally, None)
+        tally = SimResult(self._decisions.counts, None)
+        return RunResult(self.setup, self.budget.capacity, self.budget.copies, tally, None)
 
     def __call__(self, tokens: Int[Array, "B S"], cache: KvCache) -> Pass:
         """Runs one pass; see `Forward`.

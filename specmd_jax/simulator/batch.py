@@ -21,8 +21,8 @@ from specmd_jax.policies.strategy import Strategy, StrategyParams, check_strateg
 from specmd_jax.simulator.counts import Counts
 from specmd_jax.simulator.events import dense_events, first_use
 from specmd_jax.simulator.fused import count_on_chip, fits_on_chip
-from specmd_jax.simulator.scan import replay
-from specmd_jax.simulator.state import Replay, begin
+from specmd_jax.simulator.scan import scan_trace
+from specmd_jax.simulator.state import SimState, begin
 from specmd_jax.simulator.step import PassTimes
 from specmd_jax.simulator.timeline import Costs
 from specmd_jax.traces.trace import Trace
@@ -33,7 +33,7 @@ CONFIGS_PER_TILE = 256  # the state of so many fits the CPU's caches
 MAX_STAMP = (1 << 31) - (1 << 24)
 
 
-class Config(NamedTuple):
+class SimConfig(NamedTuple):
     """One configuration of a strategy."""
 
     params: StrategyParams
@@ -41,7 +41,7 @@ class Config(NamedTuple):
     costs: Costs | None = None
 
 
-class Tally(NamedTuple):
+class SimResult(NamedTuple):
     """What one configuration came to, as numpy arrays."""
 
     counts: Counts
@@ -59,13 +59,13 @@ class _Shared(NamedTuple):
 def run_batch(
     trace: Trace,
     strategy: Strategy,
-    configs: Sequence[Config],
+    configs: Sequence[SimConfig],
     units: Integer[np.ndarray, "L Q"],
     *,
     resident: Bool[np.ndarray, "L N"] | None = None,
     implementation: Implementation | None = None,
     on_progress: Callable[[float], None] = lambda share: None,
-) -> list[Tally]:
+) -> list[SimResult]:
     """Replays `trace` once for each configuration.
 
     Args:
@@ -99,7 +99,7 @@ def run_batch(
     tiles = [
         list(configs[i : i + CONFIGS_PER_TILE]) for i in range(0, len(configs), CONFIGS_PER_TILE)
     ]
-    tallies: list[Tally] = []
+    tallies: list[SimResult] = []
     for number, tile in enumerate(tiles):
 
         def tile_progress(share: float, done: int = number) -> None:
@@ -111,11 +111,11 @@ def run_batch(
 
 def _run_on_chip(
     strategy: Strategy,
-    configs: Sequence[Config],
+    configs: Sequence[SimConfig],
     units: Integer[np.ndarray, "L Q"],
     events: Events,
     implementation: Implementation | None,
-) -> list[Tally] | None:
+) -> list[SimResult] | None:
     """Returns what the kernel counts, None where there is none for these configurations."""
     capacity = np.asarray([config.capacity[0] for config in configs]) // units[0, 0]
     timed = any(config.costs is not None for config in configs)
@@ -129,7 +129,7 @@ def _run_on_chip(
     if counts is None:
         return None
     return [
-        Tally(jax.tree.map(lambda values, i=i: values[i], counts), None)
+        SimResult(jax.tree.map(lambda values, i=i: values[i], counts), None)
         for i in range(len(configs))
     ]
 
@@ -137,11 +137,11 @@ def _run_on_chip(
 def _run_tile(
     strategy: Strategy,
     shape: ModelShape,
-    configs: list[Config],
+    configs: list[SimConfig],
     shared: _Shared,
     events: Events,
     on_progress: Callable[[float], None],
-) -> list[Tally]:
+) -> list[SimResult]:
     strategy = strategy.structure
     num_passes = events.tokens.shape[0]
     batch, axes = _stack(configs)
@@ -173,7 +173,7 @@ def _run_tile(
     counts = _per_config(state.counts, state_axes.counts, len(configs))
     timed = configs[0].costs is not None
     return [
-        Tally(
+        SimResult(
             jax.tree.map(lambda values, i=i: values[i], counts),
             PassTimes(times.ticks[i], times.stall[i]) if timed else None,
         )
@@ -181,7 +181,7 @@ def _run_tile(
     ]
 
 
-def _stack(configs: list[Config]) -> tuple[Config, Config]:
+def _stack(configs: list[SimConfig]) -> tuple[SimConfig, SimConfig]:
     """Returns the configurations as one, batched only where they differ, and its vmap axes."""
     leaves = [jax.tree.leaves(config) for config in configs]
     structure = jax.tree.structure(configs[0])
@@ -220,7 +220,7 @@ def _padded(rows: np.ndarray, length: int) -> np.ndarray:
     return np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)])
 
 
-def _with_costs(batch: Config, axes: Config, start: int, length: int) -> Config:
+def _with_costs(batch: SimConfig, axes: SimConfig, start: int, length: int) -> SimConfig:
     """Returns `batch` with the costs of `length` passes from `start`, and of the next one."""
     if batch.costs is None:
         return batch
@@ -235,21 +235,21 @@ def _with_costs(batch: Config, axes: Config, start: int, length: int) -> Config:
     return batch._replace(costs=batch.costs._replace(**by_pass))
 
 
-def _start(strategy: Strategy, shape: ModelShape, shared: _Shared, config: Config) -> Replay:
+def _start(strategy: Strategy, shape: ModelShape, shared: _Shared, config: SimConfig) -> SimState:
     return begin(strategy, config.params, shape, shared.units, shared.future, shared.resident)
 
 
-_known_axes: dict[tuple, Replay] = {}
+_known_axes: dict[tuple, SimState] = {}
 
 
 def _state_axes(
     strategy: Strategy,
     shape: ModelShape,
-    axes: Config,
-    batch: Config,
+    axes: SimConfig,
+    batch: SimConfig,
     shared: _Shared,
     events: Events,
-) -> Replay:
+) -> SimState:
     """Returns, for each array of the state, whether configurations differ in it (0) or not.
 
     Found by tracing one pass under `vmap` and looking at what comes out batched.
@@ -259,9 +259,9 @@ def _state_axes(
         return _known_axes[key]
     make_room_for_programs()
 
-    def one(config: Config) -> jax.Array:
+    def one(config: SimConfig) -> jax.Array:
         state = _start(strategy, shape, shared, config)
-        state, _ = replay(
+        state, _ = scan_trace(
             strategy,
             shape,
             config.params,
@@ -287,11 +287,11 @@ def _axis(value: Any) -> int | None:
 def _begin(
     strategy: Strategy,
     shape: ModelShape,
-    axes: Config,
-    state_axes: Replay,
-    batch: Config,
+    axes: SimConfig,
+    state_axes: SimState,
+    batch: SimConfig,
     shared: _Shared,
-) -> Replay:
+) -> SimState:
     start = partial(_start, strategy, shape, shared)
     return jax.vmap(start, in_axes=(axes,), out_axes=state_axes)(batch)
 
@@ -300,15 +300,15 @@ def _begin(
 def _replay_configs(
     strategy: Strategy,
     shape: ModelShape,
-    axes: Config,
-    state_axes: Replay,
-    batch: Config,
+    axes: SimConfig,
+    state_axes: SimState,
+    batch: SimConfig,
     units: jax.Array,
-    state: Replay,
+    state: SimState,
     events: Events,
-) -> tuple[Replay, PassTimes]:
-    def one(config: Config, state: Replay) -> tuple[Replay, PassTimes]:
-        return replay(
+) -> tuple[SimState, PassTimes]:
+    def one(config: SimConfig, state: SimState) -> tuple[SimState, PassTimes]:
+        return scan_trace(
             strategy,
             shape,
             config.params,

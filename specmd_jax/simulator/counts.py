@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from specmd_jax.core.types import Event
-from specmd_jax.simulator.cache import Arrived, Served, Setting
+from specmd_jax.simulator.cache import CacheConfig, DemandResult, PrefetchResult
 
 
 class Counts(NamedTuple):
@@ -51,11 +51,11 @@ def _by_target(by_source: Int[Array, "L D"]) -> Int[Array, " L"]:
 
 
 def count_event(
-    setting: Setting,
+    setting: CacheConfig,
     event: Event,
     recorded: Bool[Array, " N"],
-    served: Served,
-    arrivals: list[Arrived],
+    served: DemandResult,
+    arrivals: list[PrefetchResult],
 ) -> Counts:
     """Returns what one event came to.
 
@@ -74,7 +74,7 @@ def count_event(
         "dropped": plan.dropped,
         "substituted": plan.substituted,
         "on_host": plan.on_host,
-        "prefetch_used": served.foreseen,
+        "prefetch_used": served.prefetch_hit,
         "swapped": event.used & ~recorded,
     }
     tiers = range(setting.units.shape[1])

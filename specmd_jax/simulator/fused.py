@@ -97,7 +97,7 @@ def kernel_policy(eviction: Eviction, shape: ModelShape) -> CachePolicy:
     def update(params: Any, state: Any, view: SimView, done: SimOutcome) -> Any:
         outcome = Outcome(
             demand=True, layer=view.layer, step=view.step, used=view.used, found=done.found,
-            high=view.used, named=jnp.zeros_like(view.used), inserted=done.inserted,
+            high=view.used, selected=jnp.zeros_like(view.used), inserted=done.inserted,
             evicted=done.evicted,
         )  # fmt: skip
         return eviction.update(params, state, _cache(view), _event(view), outcome)

@@ -11,34 +11,34 @@ from jaxtyping import Array, Int
 from specmd_jax.core.arrays import row, total
 from specmd_jax.core.types import ABSENT, Event, Flight, State
 from specmd_jax.policies import prefetch_guard
-from specmd_jax.simulator.cache import Arrived, Setting, Targets, prefetch, rank
-from specmd_jax.simulator.state import Replay
-from specmd_jax.simulator.timeline import Costs, LayerTime, Link, after_target, startable
+from specmd_jax.simulator.cache import CacheConfig, PrefetchResult, Targets, prefetch, rank
+from specmd_jax.simulator.state import SimState
+from specmd_jax.simulator.timeline import Costs, LayerTime, LinkState, after_target, startable
 
 NO_LIMIT = 1 << 30
 
 
-class Told(NamedTuple):
+class ObservedStarts(NamedTuple):
     """What happens between two gates, where it is known rather than worked out."""
 
     starts: Int[Array, ""]  # prefetches that begin
     outlook: prefetch_guard.Outlook | None = None  # that the guard goes by
 
 
-class Naming(NamedTuple):
+class PrefetchWindow(NamedTuple):
     """What is known when prefetches are named; None where there is no time."""
 
-    link: Link  # at the gate
+    link: LinkState  # at the gate
     costs: Costs | None = None
     flight: Flight | None = None
     time: LayerTime | None = None
     window: Int[Array, ""] | None = None  # ticks until the next gate
-    told: Told | None = None  # None: what `costs` say
+    told: ObservedStarts | None = None  # None: what `costs` say
 
 
 def speculate(
-    setting: Setting, state: Replay, event: Event, now: Naming
-) -> tuple[Replay, list[Arrived]]:
+    setting: CacheConfig, state: SimState, event: Event, now: PrefetchWindow
+) -> tuple[SimState, list[PrefetchResult]]:
     """The prefetch loop names; the watchdog starts what there is room and time for."""
     strategy, arrivals, link, told = setting.strategy, [], now.link, now.told
     link_free = jnp.int32(0) if now.time is None else now.time.link_free
@@ -64,22 +64,22 @@ def speculate(
         link, link_free = after_target(link, link_free, layer, arrived, load)
         told = told and _after(told, total(arrived.started))
     if now.window is not None:
-        state = state._replace(link=Link(link.flight, link_free - now.window))
+        state = state._replace(link=LinkState(link.flight, link_free - now.window))
     return state, arrivals
 
 
-def _after(told: Told, started: Int[Array, ""]) -> Told:
+def _after(told: ObservedStarts, started: Int[Array, ""]) -> ObservedStarts:
     """Returns what is still to come when some prefetches have begun."""
-    return Told(told.starts - started, told.outlook and told.outlook.after(started))
+    return ObservedStarts(told.starts - started, told.outlook and told.outlook.after(started))
 
 
 def _guarded(
-    setting: Setting,
-    state: Replay,
+    setting: CacheConfig,
+    state: SimState,
     targets: Targets,
     ahead: int,
     outlook: prefetch_guard.Outlook | None,
-) -> tuple[Replay, Targets]:
+) -> tuple[SimState, Targets]:
     """Takes from one target's names the absent experts that are not worth their transfer."""
     layer, priority = targets[ahead - 1]
     queued = (priority > 0) & (row(state.cache.tier, layer) == ABSENT)
@@ -91,12 +91,12 @@ def _guarded(
     return state._replace(guard=learned), targets
 
 
-def _name(setting: Setting, prefetch_state: State, event: Event) -> Targets:
+def _name(setting: CacheConfig, prefetch_state: State, event: Event) -> Targets:
     """Returns each target layer, nearest first, with the priorities of its experts."""
     strategy, targets = setting.strategy, []
     for ahead in range(1, strategy.lookahead + 1):
         layer = (event.layer + ahead) % setting.shape.num_layers
-        priority = strategy.prefetch.name(
+        priority = strategy.prefetch.select(
             setting.params.prefetch, prefetch_state, event, layer, ahead
         )
         targets.append((layer, jnp.where(event.valid, priority, 0)))

@@ -13,23 +13,23 @@ from jaxtyping import Array, Int
 from specmd_jax.core.arrays import total
 from specmd_jax.core.types import Event, Events, ModelShape
 from specmd_jax.policies.strategy import Strategy, StrategyParams
-from specmd_jax.simulator.cache import Setting
+from specmd_jax.simulator.cache import CacheConfig
 from specmd_jax.simulator.counts import add_pass
-from specmd_jax.simulator.state import Replay
+from specmd_jax.simulator.state import SimState
 from specmd_jax.simulator.step import PassTimes, begin_pass, serve_event
 from specmd_jax.simulator.timeline import Costs, PassCosts
 
 
-def replay(
+def scan_trace(
     strategy: Strategy,
     shape: ModelShape,
     params: StrategyParams,
     capacity: Int[Array, " W"],
     units: Int[Array, "L Q"],
     costs: Costs | None,
-    state: Replay,
+    state: SimState,
     events: Events,
-) -> tuple[Replay, PassTimes]:
+) -> tuple[SimState, PassTimes]:
     """Serves every event of `events` in order; pure, jittable, vmappable.
 
     Args:
@@ -38,7 +38,7 @@ def replay(
       costs: None: an infinitely fast link and no time. Their arrays over passes may have one entry
         more than `events`, for the pass that follows.
     """
-    setting = Setting(strategy, shape, params, capacity, units)
+    setting = CacheConfig(strategy, shape, params, capacity, units)
     num_passes = events.tokens.shape[0]
     pass_costs = None
     if costs is not None:
@@ -51,11 +51,11 @@ def replay(
 
 
 def _serve_pass(
-    setting: Setting,
+    setting: CacheConfig,
     costs: Costs | None,
-    state: Replay,
+    state: SimState,
     one: tuple[Int[Array, ""], Events, PassCosts | None],
-) -> tuple[Replay, PassTimes]:
+) -> tuple[SimState, PassTimes]:
     step, events, pass_costs = one
     state = begin_pass(state)
     whole, by_layer = _split(events)

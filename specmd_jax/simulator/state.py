@@ -12,17 +12,17 @@ from specmd_jax.policies import prefetch_guard
 from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.simulator.cache import empty_cache, warm
 from specmd_jax.simulator.counts import Counts, no_counts
-from specmd_jax.simulator.timeline import Link, idle_link
+from specmd_jax.simulator.timeline import LinkState, idle_link
 
 
-class Replay(NamedTuple):
+class SimState(NamedTuple):
     """The state between two passes: what a chunk of a trace hands to the next."""
 
     cache: CacheState
     eviction: State
     prefetch: State
     routing: State
-    link: Link
+    link: LinkState
     counts: Counts
     next_step: Int[Array, ""]
     guard: State = ()
@@ -35,7 +35,7 @@ def begin(
     units: Int[Array, "L Q"],
     first_use: Int[Array, "L N"] | None = None,
     resident: Bool[Array, "L N"] | None = None,
-) -> Replay:
+) -> SimState:
     """Returns the state before the first pass.
 
     Args:
@@ -48,7 +48,7 @@ def begin(
     if resident is not None:
         cache = warm(cache, resident, units)
         eviction_state = _told_of_warm_start(strategy, params, shape, cache, eviction_state)
-    return Replay(
+    return SimState(
         cache,
         eviction_state,
         strategy.prefetch.init(params.prefetch, shape),
@@ -81,7 +81,7 @@ def _told_of_warm_start(
         inserted = row(cache.tier, layer) >= 0
         outcome = Outcome(
             demand=False, layer=layer, step=before, used=nobody, found=nobody, high=nobody,
-            named=nobody, inserted=inserted, evicted=jnp.zeros(cache.tier.shape, bool),
+            selected=nobody, inserted=inserted, evicted=jnp.zeros(cache.tier.shape, bool),
         )  # fmt: skip
         return strategy.eviction.update(params.eviction, state, cache, event, outcome), None
 

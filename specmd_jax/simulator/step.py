@@ -9,10 +9,16 @@ from jaxtyping import Array, Bool, Int
 
 from specmd_jax.core.arrays import row
 from specmd_jax.core.types import Event, State
-from specmd_jax.simulator.cache import Arrived, Served, Setting, demand, demand_hits
+from specmd_jax.simulator.cache import (
+    CacheConfig,
+    DemandResult,
+    PrefetchResult,
+    demand,
+    demand_hits,
+)
 from specmd_jax.simulator.counts import Counts, count_event
-from specmd_jax.simulator.prefetching import Naming, Told, speculate
-from specmd_jax.simulator.state import Replay
+from specmd_jax.simulator.prefetching import ObservedStarts, PrefetchWindow, speculate
+from specmd_jax.simulator.state import SimState
 from specmd_jax.simulator.timeline import (
     Costs,
     PassCosts,
@@ -32,26 +38,26 @@ class Service(NamedTuple):
     """What became of one event."""
 
     event: Event  # as the routing policy left it
-    served: Served
-    arrivals: tuple[Arrived, ...]  # of each prefetch target, nearest first
+    served: DemandResult
+    arrivals: tuple[PrefetchResult, ...]  # of each prefetch target, nearest first
     counts: Counts
     times: PassTimes  # of this layer
 
 
-def begin_pass(state: Replay) -> Replay:
+def begin_pass(state: SimState) -> SimState:
     """Returns the state at the start of a pass: what was evicted in the last one is forgotten."""
     nobody = jnp.zeros_like(state.cache.evicted)
     return state._replace(cache=state.cache._replace(evicted=nobody), next_step=state.next_step + 1)
 
 
 def serve_event(
-    setting: Setting,
+    setting: CacheConfig,
     costs: Costs | None,
     pass_costs: PassCosts | None,
-    state: Replay,
+    state: SimState,
     event: Event,
-    told: Told | None = None,
-) -> tuple[Replay, Service]:
+    told: ObservedStarts | None = None,
+) -> tuple[SimState, Service]:
     """Serves one layer of one pass: routing, demand, then what the prefetcher names.
 
     Args:
@@ -81,15 +87,15 @@ def serve_event(
     state = state._replace(
         cache=cache, eviction=eviction_state, prefetch=prefetch_state, routing=routing_state
     )
-    now = Naming(link, costs, flight, time, window, told)
+    now = PrefetchWindow(link, costs, flight, time, window, told)
     state, arrivals = speculate(setting, state, event, now)
     counts = count_event(setting, event, recorded, served, arrivals)
     return state, Service(event, served, tuple(arrivals), counts, times)
 
 
 def serve_hits(
-    setting: Setting, state: Replay, event: Event, *, names: bool
-) -> tuple[Replay, Counts, Bool[Array, ""]]:
+    setting: CacheConfig, state: SimState, event: Event, *, names: bool
+) -> tuple[SimState, Counts, Bool[Array, ""]]:
     """Serves one layer that finds all it asks for, under a strategy that does not bend the choice.
 
     Args:
@@ -109,12 +115,12 @@ def serve_hits(
     state = state._replace(cache=cache, eviction=eviction_state, prefetch=prefetch_state)
     wanted, arrivals = jnp.bool_(False), []
     if names:
-        state, arrivals = speculate(setting, state, event, Naming(idle_link()))
+        state, arrivals = speculate(setting, state, event, PrefetchWindow(idle_link()))
         wanted = jnp.stack([one.queued.any() for one in arrivals]).any()
     return state, count_event(setting, event, event.used, served, arrivals), wanted
 
 
-def _route(setting: Setting, state: Replay, event: Event) -> tuple[Event, State]:
+def _route(setting: CacheConfig, state: SimState, event: Event) -> tuple[Event, State]:
     """Lets the routing policy replace the choice of a pass of one token."""
     policy = setting.strategy.routing
     if policy.choose is None:

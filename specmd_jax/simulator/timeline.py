@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Int
 from specmd_jax.core.arrays import row, total
 from specmd_jax.core.types import Event, Flight
 from specmd_jax.policies.strategy import Strategy
-from specmd_jax.simulator.cache import Arrived, Served
+from specmd_jax.simulator.cache import DemandResult, PrefetchResult
 
 
 class Costs(NamedTuple):
@@ -42,7 +42,7 @@ class PassCosts(NamedTuple):
     decide: Int[Array, ""] | None = None
 
 
-class Link(NamedTuple):
+class LinkState(NamedTuple):
     """The host-to-device link as the gate of an event fires."""
 
     flight: Flight
@@ -58,24 +58,24 @@ class LayerTime(NamedTuple):
 NOTHING = -1
 
 
-def idle_link() -> Link:
-    return Link(Flight(jnp.int32(NOTHING), jnp.int32(0)), jnp.int32(0))
+def idle_link() -> LinkState:
+    return LinkState(Flight(jnp.int32(NOTHING), jnp.int32(0)), jnp.int32(0))
 
 
-def at_gate(link: Link) -> Link:
+def at_gate(link: LinkState) -> LinkState:
     """Returns the link with a copy that has landed taken off it."""
     landed = link.busy <= 0
     layer = jnp.where(landed, NOTHING, link.flight.layer)
-    return Link(Flight(layer, link.flight.expert), jnp.maximum(link.busy, 0))
+    return LinkState(Flight(layer, link.flight.expert), jnp.maximum(link.busy, 0))
 
 
 def serve_time(
     strategy: Strategy,
     costs: Costs,
     decide: Int[Array, ""] | None,
-    link: Link,
+    link: LinkState,
     event: Event,
-    served: Served,
+    served: DemandResult,
 ) -> LayerTime:
     """The main loop: residents compute while misses load, each expert as soon as it is there.
 
@@ -98,7 +98,7 @@ def serve_time(
 
 
 def _decided(
-    strategy: Strategy, decide: Int[Array, ""] | None, event: Event, served: Served
+    strategy: Strategy, decide: Int[Array, ""] | None, event: Event, served: DemandResult
 ) -> Int[Array, ""]:
     """When the decision is made: nobody decides where all is found and nothing may be named."""
     if decide is None:
@@ -111,7 +111,7 @@ def _decided(
 def _overlapped_end(
     alone: Int[Array, ""],
     compute: Int[Array, " N"],
-    served: Served,
+    served: DemandResult,
     arrival: Int[Array, " N"],
 ) -> Int[Array, ""]:
     """When the last expert is done: for some arrival, all that follows ran without a gap.
@@ -126,7 +126,7 @@ def _overlapped_end(
     return jnp.maximum(alone, jnp.max(jnp.where(served.arrives, arrival + after, 0)))
 
 
-def _device_ticks(costs: Costs, event: Event, served: Served) -> Int[Array, " N"]:
+def _device_ticks(costs: Costs, event: Event, served: DemandResult) -> Int[Array, " N"]:
     tokens = jnp.where(served.plan.stand_in, 1, event.routed)
     arithmetic = (tokens * costs.expert_per_1024) >> 10
     memory = costs.expert_memory[jnp.maximum(served.tier, 0)]
@@ -136,7 +136,7 @@ def _device_ticks(costs: Costs, event: Event, served: Served) -> Int[Array, " N"
     return jnp.where(served.used, ticks, 0)
 
 
-def _host_ticks(costs: Costs, event: Event, served: Served) -> Int[Array, " N"]:
+def _host_ticks(costs: Costs, event: Event, served: DemandResult) -> Int[Array, " N"]:
     arithmetic = (event.routed * costs.host_per_1024) >> 10
     ticks = jnp.maximum(costs.host_memory, arithmetic)
     return jnp.where(served.plan.on_host, ticks, 0)
@@ -164,12 +164,12 @@ def startable(
 
 
 def after_target(
-    link: Link,
+    link: LinkState,
     link_free: Int[Array, ""],
     layer: Int[Array, ""],
-    arrived: Arrived,
+    arrived: PrefetchResult,
     load: Int[Array, ""],
-) -> tuple[Link, Int[Array, ""]]:
+) -> tuple[LinkState, Int[Array, ""]]:
     """Returns the link with the last transfer started on it, and when that one ends."""
     started = total(arrived.started)
     flight = Flight(
@@ -177,4 +177,4 @@ def after_target(
         jnp.where(started > 0, arrived.last, link.flight.expert),
     )
     link_free = link_free + started * load
-    return Link(flight, link_free), link_free
+    return LinkState(flight, link_free), link_free

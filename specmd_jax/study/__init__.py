@@ -7,10 +7,10 @@ from specmd_jax.core.lazy import lazy_names
 if TYPE_CHECKING:
     from specmd_jax.study.choice import Choice as Choice
     from specmd_jax.study.choice import make_setup as make_setup
-    from specmd_jax.study.metrics import summarise_answer as summarise_answer
-    from specmd_jax.study.run import Answer as Answer
+    from specmd_jax.study.metrics import summarise_result as summarise_result
+    from specmd_jax.study.run import RunResult as RunResult
     from specmd_jax.study.run import Setup as Setup
-    from specmd_jax.study.run import run as run
+    from specmd_jax.study.run import compare as compare
 
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
@@ -20,10 +20,10 @@ __getattr__, __dir__, __all__ = lazy_names(
             "make_setup",
         ),
         "run": (
-            "Answer",
+            "RunResult",
             "Setup",
-            "run",
+            "compare",
         ),
-        "metrics": ("summarise_answer",),
+        "metrics": ("summarise_result",),
     },
 )

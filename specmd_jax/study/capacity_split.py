@@ -17,7 +17,7 @@ from specmd_jax.traces.analysis import exact_from, hit_curve, reuse_profile
 
 if TYPE_CHECKING:
     from specmd_jax.model_zoo import ModelSpec
-    from specmd_jax.study.run import Answer, Setup
+    from specmd_jax.study.run import RunResult, Setup
 
 SHARES = (0.01, 0.02, 0.05, 0.10, 0.15, 0.20, 0.25, 0.35, 0.50, 0.75)  # of all routed experts
 OPTIMA = ("belady", "belady-bypass")
@@ -47,13 +47,13 @@ def capacity_curve(
 
     With scope "layer" each layer keeps its own slots; with "global" policies may pool them.
     """
-    from specmd_jax.study.run import run  # late: it loads all of JAX
+    from specmd_jax.study.run import compare  # late: it loads all of JAX
 
     slots = _slots(trace)
     plan = {
         (name, size): setup for size in slots for name, setup in _contenders(scope, size).items()
     }
-    answers = dict(zip(plan, run(trace, list(plan.values()), spec, on_progress), strict=True))
+    answers = dict(zip(plan, compare(trace, list(plan.values()), spec, on_progress), strict=True))
     names = list(dict.fromkeys(name for name, _ in plan))
     lru_share = _lru_share(trace, scope)
     return [
@@ -142,7 +142,7 @@ def _lru_share(trace: Trace, scope: str) -> Callable[[float], float | None]:
 
 def _point(
     trace: Trace,
-    answers: dict[str, "Answer"],
+    answers: dict[str, "RunResult"],
     share: float,
     lru_share: Callable[[float], float | None],
 ) -> Row:

@@ -18,7 +18,7 @@ from specmd_jax.hardware.capacity import (
 from specmd_jax.hardware.profiles import HardwareProfile, get_hardware
 from specmd_jax.model_zoo import PRECISIONS, ModelSpec
 from specmd_jax.policies.params import list_params, set_params, set_seed
-from specmd_jax.policies.published import Recipe, get_recipe
+from specmd_jax.policies.published import StrategyPreset, get_preset
 from specmd_jax.policies.strategy import (
     FAMILIES,
     Strategy,
@@ -66,7 +66,7 @@ class Choice:
     params: tuple[tuple[str, str], ...] = ()  # ("eviction.decay", "0.8")
 
 
-_PLAIN = Recipe(Strategy(), Strategy().params, "", "")
+_PLAIN = StrategyPreset(Strategy(), Strategy().params, "", "")
 
 
 def make_setup(choice: Choice) -> Setup:
@@ -75,14 +75,14 @@ def make_setup(choice: Choice) -> Setup:
     Raises:
       InputError: a name is unknown, a value makes no sense, or two of them contradict each other.
     """
-    recipe = _recipe(choice.strategy)
-    strategy = _strategy(choice, recipe)
+    preset = _preset(choice.strategy)
+    strategy = _strategy(choice, preset)
     params = StrategyParams(
         *[
-            getattr(recipe.params if getattr(choice, family) is None else strategy.params, family)
+            getattr(preset.params if getattr(choice, family) is None else strategy.params, family)
             for family in FAMILIES
         ],
-        guard=(recipe if recipe.strategy.guard else strategy).params.guard
+        guard=(preset if preset.strategy.guard else strategy).params.guard
         if strategy.guard
         else (),
     )
@@ -93,8 +93,8 @@ def make_setup(choice: Choice) -> Setup:
         set_params(params, choice.params),
         name=_label(choice),
         capacity=choice.capacity,
-        precisions=_precisions(choice.precision or recipe.precisions or (BASE_PRECISION,)),
-        start=_start(recipe.start if choice.start is None else choice.start),
+        precisions=_precisions(choice.precision or preset.precisions or (BASE_PRECISION,)),
+        start=_start(preset.start if choice.start is None else choice.start),
         hardware=_hardware(choice),
         context=1024 if choice.context is None else choice.context,
         overlap=choice.overlap,
@@ -163,14 +163,14 @@ def parse_seconds(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def _recipe(name: str | None) -> Recipe:
+def _preset(name: str | None) -> StrategyPreset:
     if name is None:
         return _PLAIN
-    return read_strategy(Path(name)) if is_file(name) else get_recipe(name)
+    return read_strategy(Path(name)) if is_file(name) else get_preset(name)
 
 
-def _strategy(choice: Choice, recipe: Recipe) -> Strategy:
-    base = recipe.strategy
+def _strategy(choice: Choice, preset: StrategyPreset) -> Strategy:
+    base = preset.strategy
     names = {family: policy_name(family, getattr(base, family)) or "" for family in FAMILIES}
     asked = {family: getattr(choice, family) for family in FAMILIES}
     names |= {family: name for family, name in asked.items() if name is not None}

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from specmd_jax.policies.base import LOGITS
 from specmd_jax.policies.eviction import EVICTIONS
 from specmd_jax.policies.strategy import Strategy
-from specmd_jax.study.run import Answer
+from specmd_jax.study.run import RunResult
 from specmd_jax.traces import PREFILL, Trace
 
 SIMULATED = "SIMULATED"
@@ -16,7 +16,7 @@ OPEN_LOOP = "OPEN-LOOP"
 STALL_PERCENTILES = (50, 95, 99)
 
 
-def summarise_answer(trace: Trace, answer: Answer) -> dict[str, Any]:
+def summarise_result(trace: Trace, answer: RunResult) -> dict[str, Any]:
     """Returns the result of one configuration as plain numbers, ready for JSON.
 
     Ratios without a denominator are None. Times are in seconds, sizes in bytes.
@@ -45,7 +45,7 @@ def summarise_answer(trace: Trace, answer: Answer) -> dict[str, Any]:
     return summary
 
 
-def count_summary(answer: Answer) -> dict[str, Any]:
+def count_summary(answer: RunResult) -> dict[str, Any]:
     """Returns the counts of a configuration and the ratios that follow from them."""
     counts = answer.tally.counts
     totals = {name: int(values.sum()) for name, values in counts._asdict().items()}
@@ -87,7 +87,7 @@ def count_summary(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _bytes_moved(answer: Answer) -> dict[str, int | None]:
+def _bytes_moved(answer: RunResult) -> dict[str, int | None]:
     nbytes, counts = answer.copies.nbytes, answer.tally.counts
     if nbytes is None:
         return {"loaded": None, "wasted": None}
@@ -99,7 +99,7 @@ def _bytes_moved(answer: Answer) -> dict[str, int | None]:
     return {"loaded": on_demand + ahead, "wasted": round(ahead * share)}
 
 
-def _time_summary(trace: Trace, answer: Answer) -> dict[str, Any]:
+def _time_summary(trace: Trace, answer: RunResult) -> dict[str, Any]:
     names = ("ttft_s", "tpot_s", "stall_s", "stall_share", "tokens_per_s")
     nothing: dict[str, Any] = dict.fromkeys(names) | {"stall_percentiles_s": None}
     times = answer.tally.times
@@ -140,7 +140,7 @@ def passes_where(trace: Trace, rows: Bool[np.ndarray, " T"]) -> Bool[np.ndarray,
     return flags
 
 
-def warnings(trace: Trace, answer: Answer, summary: dict[str, Any]) -> list[str]:
+def warnings(trace: Trace, answer: RunResult, summary: dict[str, Any]) -> list[str]:
     """Returns what a reader of the result must know, one sentence each."""
     shape, strategy = trace.shape, answer.setup.strategy
     notes = []

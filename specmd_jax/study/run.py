@@ -23,7 +23,7 @@ from specmd_jax.hardware.capacity import (
 from specmd_jax.hardware.profiles import HardwareProfile
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.policies.strategy import Strategy, StrategyParams
-from specmd_jax.simulator.batch import Config, Tally, run_batch
+from specmd_jax.simulator.batch import SimConfig, SimResult, run_batch
 from specmd_jax.simulator.pricing import Price, price
 from specmd_jax.traces import PAD, Trace
 
@@ -46,13 +46,13 @@ class Setup:
     with_scales: bool = False  # count the scales of quantised copies, as a run must
 
 
-class Answer(NamedTuple):
+class RunResult(NamedTuple):
     """What a configuration came to."""
 
     setup: Setup
     capacity: Capacity
     copies: Copies
-    tally: Tally
+    tally: SimResult
     tick_s: float | None
 
 
@@ -63,12 +63,12 @@ class _Job(NamedTuple):
     price: Price | None
 
 
-def run(
+def compare(
     trace: Trace,
     setups: Sequence[Setup],
     spec: ModelSpec | None = None,
     on_progress: Callable[[float], None] = lambda share: None,
-) -> list[Answer]:
+) -> list[RunResult]:
     """Replays `trace` under each of `setups` and returns the answers in the same order.
 
     Args:
@@ -84,7 +84,7 @@ def run(
     groups: dict[tuple, list[int]] = {}
     for place, job in enumerate(jobs):
         groups.setdefault(_group_key(job), []).append(place)
-    answers: dict[int, Answer] = {}
+    answers: dict[int, RunResult] = {}
     for number, places in enumerate(groups.values()):
 
         def progress(share: float, done: int = number) -> None:
@@ -95,7 +95,7 @@ def run(
             places, members, _run_group(trace, members, progress), strict=True
         ):
             tick = job.price.tick_s if job.price else None
-            answers[place] = Answer(job.setup, job.capacity, job.copies, tally, tick)
+            answers[place] = RunResult(job.setup, job.capacity, job.copies, tally, tick)
     return [answers[place] for place in range(len(jobs))]
 
 
@@ -152,13 +152,15 @@ def _group_key(job: _Job) -> tuple:
     return job.setup.strategy.structure, job.setup.precisions, job.price is None, warm
 
 
-def _run_group(trace: Trace, jobs: list[_Job], on_progress: Callable[[float], None]) -> list[Tally]:
+def _run_group(
+    trace: Trace, jobs: list[_Job], on_progress: Callable[[float], None]
+) -> list[SimResult]:
     first = jobs[0]
     resident = None
     if first.setup.start == "popular":
         resident = most_popular(trace, first.capacity, first.copies)
     configs = [
-        Config(job.setup.params, job.capacity.units, job.price.costs if job.price else None)
+        SimConfig(job.setup.params, job.capacity.units, job.price.costs if job.price else None)
         for job in jobs
     ]
     return run_batch(

@@ -21,8 +21,8 @@ from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.policies.params import list_params
 from specmd_jax.study.choice import Choice, check_setup, describe, make_setup
 from specmd_jax.study.journal import Journal
-from specmd_jax.study.metrics import summarise_answer
-from specmd_jax.study.run import Setup, run
+from specmd_jax.study.metrics import summarise_result
+from specmd_jax.study.run import Setup, compare
 from specmd_jax.traces import Trace
 
 MOST = 1_000_000  # combinations: a slip of one value too many should not fill the memory
@@ -129,10 +129,10 @@ def run_jobs(
             on_progress((before + share * size) / len(jobs))
 
         trace = chunk[0].source.trace
-        answers = run(trace, [job.setup for job in chunk], spec, progress)
+        answers = compare(trace, [job.setup for job in chunk], spec, progress)
         about = about_trace(chunk[0].source)
         fresh = {
-            job.key: about | flat_row(summarise_answer(trace, answer), answer.setup)
+            job.key: about | flat_row(summarise_result(trace, answer), answer.setup)
             for job, answer in zip(chunk, answers, strict=True)
         }
         journal.append(fresh)

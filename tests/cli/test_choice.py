@@ -48,11 +48,11 @@ def test_the_seed_reaches_every_policy_that_draws() -> None:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_named_strategy_is_taken_as_it_is(name: str) -> None:
-    recipe, setup = STRATEGIES[name], make_setup(Choice(strategy=name))
-    assert setup.strategy == recipe.strategy
-    assert setup.params == recipe.params
-    assert setup.precisions == (recipe.precisions or ("bf16",))
-    assert (setup.start, setup.name) == (recipe.start, name)
+    preset, setup = STRATEGIES[name], make_setup(Choice(strategy=name))
+    assert setup.strategy == preset.strategy
+    assert setup.params == preset.params
+    assert setup.precisions == (preset.precisions or ("bf16",))
+    assert (setup.start, setup.name) == (preset.start, name)
 
 
 def test_flags_go_before_the_named_strategy() -> None:

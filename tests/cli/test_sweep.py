@@ -33,8 +33,8 @@ class Runs:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.sizes: list[int] = []
-        self.before_kill, self.inner = sys.maxsize, sweep.run
-        monkeypatch.setattr(sweep, "run", self)
+        self.before_kill, self.inner = sys.maxsize, sweep.compare
+        monkeypatch.setattr(sweep, "compare", self)
 
     def __call__(self, trace: Any, setups: Sequence[Any], *rest: Any) -> list[Any]:
         if self.setups + len(setups) > self.before_kill:

@@ -18,7 +18,7 @@ from specmd_jax.model_zoo import get_model
 from specmd_jax.policies.miss import MISSES
 from specmd_jax.policies.routing import ROUTINGS
 from specmd_jax.policies.strategy import make_strategy
-from specmd_jax.simulator.batch import Config, run_batch
+from specmd_jax.simulator.batch import SimConfig, run_batch
 from specmd_jax.traces import Provenance, Trace, write_trace
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
@@ -216,7 +216,7 @@ def test_costs_come_to_the_times_of_the_run_that_they_are_told_from(script):
     common = costs.costing(layers, costs.PerPass(0.01, 0.004), run)
     priced = costs.costs_of(common, run, prompt.num_passes, np.zeros((layers, 1)))
     strategy = make_strategy("lru")
-    config = Config(strategy.params, np.asarray([1]), priced)
+    config = SimConfig(strategy.params, np.asarray([1]), priced)
     (tally,) = run_batch(prompt, strategy, [config], np.ones((layers, 1), np.int32))
     assert tally.times is not None
     seconds = tally.times.ticks * costs.TICK_S

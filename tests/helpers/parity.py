@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from specmd_jax.core.types import NEVER, Events, ModelShape
-from specmd_jax.policies.base import Eviction, Miss, Plan, Prefetch, Routing
+from specmd_jax.policies.base import Eviction, Miss, MissPlan, Prefetch, Routing
 from specmd_jax.policies.base import reads as ALL_READS
 from specmd_jax.policies.eviction import EVICTIONS
 from specmd_jax.policies.miss import MISSES
@@ -21,7 +21,7 @@ from specmd_jax.policies.prefetch import PREFETCHES
 from specmd_jax.policies.routing import ROUTINGS
 from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.simulator.events import _next_use, _upcoming
-from specmd_jax.simulator.scan import replay
+from specmd_jax.simulator.scan import scan_trace
 from specmd_jax.simulator.state import begin
 from specmd_jax.simulator.timeline import Costs
 from tests import oracle
@@ -106,9 +106,9 @@ def any_prefetch(names: list[str]) -> Prefetch:
     def init(params, shape):
         return tuple(m.init(p, shape) for m, p in zip(members, params[1], strict=True))
 
-    def name(params, state, event, layer, ahead):
+    def select(params, state, event, layer, ahead):
         named = [
-            m.name(p, s, event, layer, ahead)
+            m.select(p, s, event, layer, ahead)
             for m, p, s in zip(members, params[1], state, strict=True)
         ]
         return jnp.stack(named)[params[0]]
@@ -118,7 +118,7 @@ def any_prefetch(names: list[str]) -> Prefetch:
             m.observe(p, s, event) for m, p, s in zip(members, params[1], state, strict=True)
         )
 
-    return Prefetch(init, name, observe, reads=ALL_READS)
+    return Prefetch(init, select, observe, reads=ALL_READS)
 
 
 def any_miss(names: list[str], cheapest_prefetch: bool) -> Miss:
@@ -126,7 +126,7 @@ def any_miss(names: list[str], cheapest_prefetch: bool) -> Miss:
 
     def plan(params, row, event, shape):
         plans = [m.plan(p, row, event, shape) for m, p in zip(members, params[1], strict=True)]
-        return Plan(*(jnp.stack(parts)[params[0]] for parts in zip(*plans, strict=True)))
+        return MissPlan(*(jnp.stack(parts)[params[0]] for parts in zip(*plans, strict=True)))
 
     return Miss(plan, prefetch_last_tier=cheapest_prefetch)
 
@@ -168,7 +168,7 @@ def compiled(program: Program):
     @jax.jit
     def run(params, capacity, units, costs, first_use, resident, events):
         start = begin(strategy, params, shape, units, first_use, resident)
-        return replay(strategy, shape, params, capacity, units, costs, start, events)
+        return scan_trace(strategy, shape, params, capacity, units, costs, start, events)
 
     return run
 

@@ -10,7 +10,7 @@ from specmd_jax.core.types import ModelShape
 from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.simulator.counts import Counts
 from specmd_jax.simulator.events import dense_events, first_use
-from specmd_jax.simulator.scan import replay
+from specmd_jax.simulator.scan import scan_trace
 from specmd_jax.simulator.state import begin
 from specmd_jax.traces import Trace
 
@@ -79,7 +79,7 @@ def _number(value: Any) -> np.generic:
 def _program(strategy: Strategy, shape: ModelShape):
     def one(params, capacity, units, future, resident, events):
         def one_pass(state, row):
-            state, _ = replay(strategy, shape, params, capacity, units, None, state, row)
+            state, _ = scan_trace(strategy, shape, params, capacity, units, None, state, row)
             return state, (state.counts, state.cache.tier, state.cache.occupied)
 
         start = begin(strategy, params, shape, units, future, resident)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 from specmd_jax.core.types import Events, ModelShape
 from specmd_jax.policies.strategy import make_strategy
 from specmd_jax.simulator.counts import Counts
-from specmd_jax.simulator.scan import replay
+from specmd_jax.simulator.scan import scan_trace
 from specmd_jax.simulator.state import begin
 
 
@@ -33,7 +33,7 @@ def simulator_counts(
     @jax.vmap
     def counts(capacity: Int[Array, ""]) -> Counts:
         start = begin(strategy, params, shape, units)
-        end = replay(strategy, shape, params, capacity[None], units, None, start, events)
+        end = scan_trace(strategy, shape, params, capacity[None], units, None, start, events)
         return end[0].counts
 
     return counts(capacities)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from specmd_jax.models.config import Router
-from specmd_jax.models.layers.router import Choice, affinities, choose
+from specmd_jax.models.layers.router import RoutingChoice, affinities, choose
 
 TOP_K, EXPERTS = 3, 16
 ROUTERS = {
@@ -45,10 +45,10 @@ def test_the_kernel_chooses_and_learns_alike(
     logits = 2 * jax.random.normal(jax.random.key(0), (20, EXPERTS))
     aims = jax.random.normal(jax.random.key(1), (20, TOP_K))
 
-    def run(kernel: str | None) -> tuple[Choice, jax.Array]:
+    def run(kernel: str | None) -> tuple[RoutingChoice, jax.Array]:
         monkeypatch.setattr("specmd_jax.models.layers.router.preferred", lambda: kernel)
 
-        def loss(logits: jax.Array) -> tuple[jax.Array, Choice]:
+        def loss(logits: jax.Array) -> tuple[jax.Array, RoutingChoice]:
             chosen = choose(logits, None, jnp.ones(20, bool), TOP_K, router)
             return jnp.sum(aims * chosen.weights), chosen
 

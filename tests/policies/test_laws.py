@@ -15,7 +15,7 @@ from specmd_jax.policies.base import Eviction, stateless_init, stateless_update
 from specmd_jax.policies.eviction import EVICTIONS
 from specmd_jax.policies.strategy import SCOPES, Strategy, make_strategy
 from specmd_jax.simulator import batch
-from specmd_jax.simulator.batch import Config, Tally, run_batch
+from specmd_jax.simulator.batch import SimConfig, SimResult, run_batch
 from specmd_jax.simulator.timeline import Costs
 from specmd_jax.traces import Trace
 from tests.helpers.laws import (
@@ -95,8 +95,10 @@ def some_trace(seed: int = 0, passes: int = 40) -> Trace:
     return trace_of(rng.integers(1, 16, (passes, SHAPE.num_layers)).astype(np.uint8))
 
 
-def tallies(strategy: Strategy, capacities: np.ndarray, costs: Costs | None = None) -> list[Tally]:
-    configs = [Config(strategy.params, units, costs) for units in capacities]
+def tallies(
+    strategy: Strategy, capacities: np.ndarray, costs: Costs | None = None
+) -> list[SimResult]:
+    configs = [SimConfig(strategy.params, units, costs) for units in capacities]
     return run_batch(some_trace(), strategy, configs, UNITS)
 
 

@@ -14,8 +14,8 @@ from specmd_jax.hardware.profiles import get_hardware
 from specmd_jax.model_zoo import get_model
 from specmd_jax.policies import prefetch_guard
 from specmd_jax.study.choice import Choice, make_setup
-from specmd_jax.study.metrics import summarise_answer
-from specmd_jax.study.run import Setup, run
+from specmd_jax.study.metrics import summarise_result
+from specmd_jax.study.run import Setup, compare
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 SHAPE = ModelShape(num_layers=3, num_experts=6, top_k=2)
@@ -64,7 +64,7 @@ def by_loop(chance, margin, queued, priority, spare, load) -> set[int]:
 def test_the_rule_is_that_of_a_loop_down_the_queue(queued, priority, used, margin, spare, load):
     state = prefetch_guard.init(SHAPE, 1)
     counts = jnp.zeros(prefetch_guard.PLACES, jnp.int32).at[:6].set(jnp.array(used))
-    state = state._replace(named=jnp.full((1, prefetch_guard.PLACES), 20), used=counts[None])
+    state = state._replace(selected=jnp.full((1, prefetch_guard.PLACES), 20), used=counts[None])
     allowed, _ = prefetch_guard.allow(
         prefetch_guard.GuardParams(margin), state, jnp.int32(1), 1, jnp.array(queued),
         jnp.array(priority), prefetch_guard.Outlook(jnp.int32(spare), jnp.int32(load)),
@@ -82,12 +82,12 @@ def test_it_learns_from_what_was_named_and_absent_whether_fetched_or_not():
     allowed, state = prefetch_guard.allow(never, state, jnp.int32(1), 1, queued, priority, wide)
     assert not allowed.any()
     state = prefetch_guard.learn(state, event(0, [2, 3]))  # another layer's gate settles nothing
-    assert int(state.named.sum()) == 0
+    assert int(state.selected.sum()) == 0
     state = prefetch_guard.learn(state, event(1, [2, 5]))
-    assert state.named[0, :4].tolist() == [1, 1, 1, 0]
+    assert state.selected[0, :4].tolist() == [1, 1, 1, 0]
     assert state.used[0, :4].tolist() == [1, 0, 0, 0]
     state = prefetch_guard.learn(state, event(1, [2, 5]))  # settled once
-    assert int(state.named.sum()) == 3
+    assert int(state.selected.sum()) == 3
 
 
 def test_passes_that_ask_for_nothing_settle_nothing():
@@ -97,8 +97,8 @@ def test_passes_that_ask_for_nothing_settle_nothing():
         prefetch_guard.GuardParams(), state, jnp.int32(1), 1, queued, queued * 1, None
     )
     state = prefetch_guard.learn(state, event(1, [0], valid=False))
-    assert int(state.named.sum()) == 0
-    assert int(prefetch_guard.learn(state, event(1, [0])).named.sum()) == 2
+    assert int(state.selected.sum()) == 0
+    assert int(prefetch_guard.learn(state, event(1, [0])).selected.sum()) == 2
 
 
 STARVED, IDLE = 1e9, 100e9  # bytes a second
@@ -129,8 +129,8 @@ def found() -> dict[str, dict]:
         "idle, guarded": setup(IDLE, margin="0.1"),
         "starved, shut": setup(STARVED, margin="1"),
     }
-    answers = run(TRACE, list(setups.values()), SPEC)
-    return {n: summarise_answer(TRACE, a) for n, a in zip(setups, answers, strict=True)}
+    answers = compare(TRACE, list(setups.values()), SPEC)
+    return {n: summarise_result(TRACE, a) for n, a in zip(setups, answers, strict=True)}
 
 
 def test_a_guard_that_allows_nothing_is_no_prefetch(found: dict[str, dict]):

@@ -22,8 +22,8 @@ from specmd_jax.predict.latency import (
     pass_time,
     served_s,
 )
-from specmd_jax.study.metrics import summarise_answer
-from specmd_jax.study.run import Setup, run
+from specmd_jax.study.metrics import summarise_result
+from specmd_jax.study.run import Setup, compare
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 SPEC = get_model("olmoe-1b-7b-0924")
@@ -124,8 +124,8 @@ def test_given_the_hit_rate_it_is_within_a_twentieth_of_the_simulator(decide_s, 
     setup = Setup(
         strategy, strategy.params, capacity=capacity, precisions=("int4",), hardware=machine
     )
-    (answer,) = run(trace, [setup], SPEC)
-    summary = summarise_answer(trace, answer)
+    (answer,) = compare(trace, [setup], SPEC)
+    summary = summarise_result(trace, answer)
     parts = pass_parts(SPEC, machine, "int4", context=1025)
     estimate = pass_time(parts, 16, 8.0, summary["hit_rate"]).total
     assert float(estimate) == pytest.approx(summary["tpot_s"], rel=0.05)

@@ -20,7 +20,7 @@ from specmd_jax.runtime.quality.measure import (
     summarise_quality,
 )
 from specmd_jax.study.choice import Choice, make_setup
-from specmd_jax.study.run import run
+from specmd_jax.study.run import compare
 from specmd_jax.traces import DECODE, Trace
 from tests.models.small import CONFIG, small_decoder
 
@@ -72,7 +72,7 @@ def test_a_lossless_cache_changes_nothing_and_counts_as_a_replay(reading, choice
     np.testing.assert_allclose(quality.compared.nll, quality.exact_nll, rtol=0, atol=2e-5)
     assert np.asarray(quality.compared.kl).max() < 1e-5
     assert np.asarray(quality.compared.same_experts).min() == 1.0
-    replayed = run(recorded(reading), [make_setup(Choice(**choice))])[0].tally.counts
+    replayed = compare(recorded(reading), [make_setup(Choice(**choice))])[0].tally.counts
     for name in quality.counts._fields:
         found, wanted = getattr(quality.counts, name), getattr(replayed, name)
         np.testing.assert_array_equal(found, wanted, err_msg=name)

@@ -7,7 +7,7 @@ import pytest
 from specmd_jax.runtime.gates.scores import Wanted
 from specmd_jax.runtime.options import drained
 from specmd_jax.study.metrics import count_summary
-from specmd_jax.study.run import run as simulate
+from specmd_jax.study.run import compare as simulate
 from tests.runtime.offloaded import AHEAD, ALL, LIVE, PROMPTS, make_setup, record
 
 NEW = 6

@@ -29,7 +29,7 @@ from specmd_jax.runtime.record.record import Continuation, record
 from specmd_jax.runtime.record.recorder import Recorder
 from specmd_jax.simulator.events import dense_events
 from specmd_jax.study.metrics import count_summary
-from specmd_jax.study.run import Setup, run
+from specmd_jax.study.run import Setup, compare
 from specmd_jax.traces import DECODE, PAD, PREFILL, Trace, read_trace, write_trace
 from tests.models.small import CONFIG, small_decoder
 
@@ -164,7 +164,7 @@ def test_a_replay_asks_for_the_very_sets_that_the_model_used(small: Small, full:
     assert replayed == used
 
     strategy = make_strategy("lru")
-    (answer,) = run(full, [Setup(strategy, strategy.params, capacity="24")])
+    (answer,) = compare(full, [Setup(strategy, strategy.params, capacity="24")])
     asked = sum(len(experts) for layers in used for experts in layers)
     assert count_summary(answer)["accesses"] == asked
 

@@ -12,7 +12,7 @@ from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.runtime.gates.scores import Wanted
 from specmd_jax.simulator.pricing import price
 from specmd_jax.study.metrics import count_summary
-from specmd_jax.study.run import run as simulate
+from specmd_jax.study.run import compare as simulate
 from specmd_jax.traces import Trace
 from tests.models.small import CONFIG
 from tests.runtime.offloaded import PROMPTS, SHAPE, STORE, make_setup, offloaded, record, run

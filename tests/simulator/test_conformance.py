@@ -54,7 +54,7 @@ def test_replay_has_the_counts_of_another_program(names: tuple[str, ...]):
         for row in rows
     ]
     trace = first_passes(rows[0]["trace"], rows[0]["tokens"])
-    for row, answer in zip(rows, sx.run(trace, setups), strict=True):
+    for row, answer in zip(rows, sx.compare(trace, setups), strict=True):
         found = count_summary(answer)
         assert (found["accesses"], found["hits"]) == (row["asked"], row["hits"])
         assert {name: found[name] for name in COUNTED} == {name: row[name] for name in COUNTED}
@@ -73,7 +73,7 @@ def test_toy_has_the_counts_of_another_program():
         phase=np.full(len(steps), DECODE, np.uint8),
     )
     choice = sx.Choice(eviction=toy["policy"], scope=toy["scope"], capacity=str(toy["capacity"]))
-    (answer,) = sx.run(trace, [sx.make_setup(choice)])
+    (answer,) = sx.compare(trace, [sx.make_setup(choice)])
     found = count_summary(answer)
     expected = toy["expect"]
     assert (found["accesses"], found["hits"]) == (expected["asked"], expected["hits"])
@@ -85,6 +85,6 @@ def test_a_phones_own_hit_rate_comes_out_again():
     # BigMoeOnEdge's log of gemma-4-26b-a4b: an LRU of 4000 MiB over all layers, the prompt served
     # as one batch, eviction after it. The engine reported 76.8 % hits, the prompt included.
     trace = sx.import_trace(FOLDER / "gemma-4-26b-a4b-phone" / "original" / "gemma.route.csv")
-    (answer,) = sx.run(trace, [sx.make_setup(sx.Choice(eviction="lru", capacity="4000MiB"))])
-    hit_rate = sx.summarise_answer(trace, answer)["hit_rate"]
+    (answer,) = sx.compare(trace, [sx.make_setup(sx.Choice(eviction="lru", capacity="4000MiB"))])
+    hit_rate = sx.summarise_result(trace, answer)["hit_rate"]
     assert round(100 * hit_rate, 1) == 76.8

@@ -9,7 +9,7 @@ import pytest
 from specmd_jax.policies.eviction.linear import LinearParams
 from specmd_jax.policies.strategy import Strategy, StrategyParams, make_strategy
 from specmd_jax.simulator import batch
-from specmd_jax.simulator.batch import Config, run_batch
+from specmd_jax.simulator.batch import SimConfig, run_batch
 from specmd_jax.simulator.fused import EVICTIONS_ON_CHIP, fits_on_chip
 from specmd_jax.traces import DECODE, Trace
 
@@ -32,14 +32,16 @@ def a_trace(tokens: int = 30, per_pass: int = 2) -> Trace:
     )
 
 
-def configs_of(strategy: Strategy) -> list[Config]:
+def configs_of(strategy: Strategy) -> list[SimConfig]:
     """Capacities, and weights where there are any, that differ; some bytes are left over."""
     kinds: list[StrategyParams] = [strategy.params]
     if isinstance(strategy.params.eviction, LinearParams):
         weights = LinearParams(0.4, 0.3, 0.2, 0.1)
         kinds.append(strategy.params._replace(eviction=weights))
     return [
-        Config(params, np.asarray([SIZE * copies + 1])) for params in kinds for copies in (1, 7, 18)
+        SimConfig(params, np.asarray([SIZE * copies + 1]))
+        for params in kinds
+        for copies in (1, 7, 18)
     ]
 
 
@@ -83,7 +85,7 @@ def test_counts_are_those_of_the_simulator(name: str, monkeypatch: pytest.Monkey
 def test_what_the_kernel_does_not_know_stays_with_the_simulator(strategy: Strategy):
     assert not fits_on_chip(strategy, UNITS)
     pools = 1 if strategy.scope == "global" else LAYERS
-    configs = [Config(strategy.params, np.full(pools, 4 * SIZE))]
+    configs = [SimConfig(strategy.params, np.full(pools, 4 * SIZE))]
     expected = run_batch(a_trace(), strategy, configs, UNITS)
     check_same(run_batch(a_trace(), strategy, configs, UNITS, implementation="interpret"), expected)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specmd_jax.policies.strategy import make_strategy
-from specmd_jax.simulator.batch import Config, run_batch
+from specmd_jax.simulator.batch import SimConfig, run_batch
 from specmd_jax.traces import DECODE, Trace
 
 EXPERTS = 12
@@ -53,7 +53,7 @@ def ours(policy: str, experts: list[int]) -> list[int]:
         phase=np.full(tokens, DECODE, np.uint8),
     )
     strategy = make_strategy(policy)
-    configs = [Config(strategy.params, np.array([slots])) for slots in CAPACITIES]
+    configs = [SimConfig(strategy.params, np.array([slots])) for slots in CAPACITIES]
     tallies = run_batch(trace, strategy, configs, np.ones((1, 1), np.int32))
     return [int(tally.counts.hits.sum()) for tally in tallies]
 

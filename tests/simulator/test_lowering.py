@@ -13,7 +13,7 @@ from specmd_jax.model_zoo import get_model
 from specmd_jax.policies.strategy import Strategy, make_strategy
 from specmd_jax.simulator.events import dense_events, first_use
 from specmd_jax.simulator.pricing import price
-from specmd_jax.simulator.scan import replay
+from specmd_jax.simulator.scan import scan_trace
 from specmd_jax.simulator.state import begin
 from specmd_jax.traces import Trace
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
@@ -48,7 +48,7 @@ def test_a_batch_of_replays_lowers(strategy: Strategy, platform: str, trace: Tra
     @partial(jax.vmap, in_axes=(0, None))
     def many(capacity, events):
         start = begin(strategy, strategy.params, trace.shape, units, future)
-        state, times = replay(
+        state, times = scan_trace(
             strategy, trace.shape, strategy.params, capacity, units, costs, start, events
         )
         return state.counts, times

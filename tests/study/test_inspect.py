@@ -16,7 +16,7 @@ from specmd_jax.policies.strategy import make_strategy
 from specmd_jax.report.inspection import _facts, inspect_trace, show_inspection
 from specmd_jax.study.capacity_split import SENTENCES, split_misses, verdicts
 from specmd_jax.study.metrics import count_summary
-from specmd_jax.study.run import Setup, run
+from specmd_jax.study.run import Setup, compare
 from specmd_jax.traces import DECODE, Trace
 from specmd_jax.traces.analysis import hit_curve, reuse_profile
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
@@ -39,7 +39,7 @@ def test_the_curve_is_what_a_replay_gives(trace: Trace, result: dict[str, Any], 
     strategy = make_strategy(name)
     curve = result["curve"]
     setups = [Setup(strategy, strategy.params, capacity=str(point["slots"])) for point in curve]
-    for point, answer in zip(curve, run(trace, setups), strict=True):
+    for point, answer in zip(curve, compare(trace, setups), strict=True):
         counts = count_summary(answer)
         assert point["misses"][name] == counts["misses"]
         assert point["hit_rate"][name] == pytest.approx(counts["hit_rate"])

@@ -238,8 +238,8 @@ def test_a_strategy_is_read_as_it_was_written(tmp_path: Path):
     setup = make_setup(choice)
     path = tmp_path / "s.json"
     write_strategy(path, setup.strategy, setup.params, setup.precisions, setup.start, {"by": "me"})
-    recipe = read_strategy(path)
-    assert recipe.strategy == setup.strategy and recipe.precisions == setup.precisions
+    preset = read_strategy(path)
+    assert preset.strategy == setup.strategy and preset.precisions == setup.precisions
     again = make_setup(Choice(strategy=str(path)))
     assert again.strategy == setup.strategy and again.params == setup.params
     other = make_setup(Choice(strategy=str(path), params=(("guard.margin", "0.5"),)))

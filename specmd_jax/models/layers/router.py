@@ -17,7 +17,7 @@ from specmd_kernels import Implementation, gate_topk, preferred
 NO_EXPERT = -1  # the choice of a token that is padding
 
 
-class Choice(NamedTuple):
+class RoutingChoice(NamedTuple):
     """The experts of each token, best first, and the weight of each."""
 
     ids: Int[Array, "T K"]
@@ -29,7 +29,7 @@ def softmax(
     bias: Float[Array, " N"] | None,
     top_k: int,
     router: Router,
-) -> Choice:
+) -> RoutingChoice:
     """The top-k of the probabilities over all experts, group by group if there are groups.
 
     Sources: OLMoE (arXiv 2409.02060, eq. 2), Mixtral and Qwen (normalised), DeepSeek-V2
@@ -45,7 +45,7 @@ def softmax(
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
 def _fused_softmax(
     logits: Float[Array, "T N"], top_k: int, router: Router, kernel: Implementation
-) -> Choice:
+) -> RoutingChoice:
     """In one pass over the logits; the derivative is that of the plain one."""
     nobody = jnp.zeros(logits.shape[1], bool)
     try:
@@ -54,20 +54,20 @@ def _fused_softmax(
         )
     except NotImplementedError:
         return _plain_softmax(logits, top_k, router)
-    return Choice(chosen.ids, router.scale * chosen.weights)
+    return RoutingChoice(chosen.ids, router.scale * chosen.weights)
 
 
 @_fused_softmax.defjvp
 def _(
     top_k: int, router: Router, kernel: Implementation, primals: tuple, tangents: tuple
-) -> tuple[Choice, Choice]:
+) -> tuple[RoutingChoice, RoutingChoice]:
     del kernel
     return jax.jvp(partial(_plain_softmax, top_k=top_k, router=router), primals, tangents)
 
 
-def _plain_softmax(logits: Float[Array, "T N"], top_k: int, router: Router) -> Choice:
+def _plain_softmax(logits: Float[Array, "T N"], top_k: int, router: Router) -> RoutingChoice:
     weights, ids = jax.lax.top_k(_reachable_probs(logits, router), top_k)
-    return Choice(ids, _scaled(weights, router))
+    return RoutingChoice(ids, _scaled(weights, router))
 
 
 def top_k_softmax(
@@ -75,11 +75,11 @@ def top_k_softmax(
     bias: Float[Array, " N"] | None,
     top_k: int,
     router: Router,
-) -> Choice:
+) -> RoutingChoice:
     """The softmax over the top-k logits alone: Granite-MoE and gpt-oss (arXiv 2508.10925, §2)."""
     del bias
     best, ids = jax.lax.top_k(logits, top_k)
-    return Choice(ids, router.scale * jax.nn.softmax(best, axis=-1))
+    return RoutingChoice(ids, router.scale * jax.nn.softmax(best, axis=-1))
 
 
 def sigmoid(
@@ -87,14 +87,14 @@ def sigmoid(
     bias: Float[Array, " N"] | None,
     top_k: int,
     router: Router,
-) -> Choice:
+) -> RoutingChoice:
     """The top-k of sigmoid scores plus a bias that chooses but does not weigh.
 
     Source: DeepSeek-V3 (arXiv 2412.19437, eq. 13-16): a group counts by its two best experts.
     """
     scores = jax.nn.sigmoid(logits)
     _, ids = jax.lax.top_k(_reachable_biased(scores, bias, router), top_k)
-    return Choice(ids, _scaled(jnp.take_along_axis(scores, ids, axis=-1), router))
+    return RoutingChoice(ids, _scaled(jnp.take_along_axis(scores, ids, axis=-1), router))
 
 
 def sparsemixer(
@@ -102,7 +102,7 @@ def sparsemixer(
     bias: Float[Array, " N"] | None,
     top_k: int,
     router: Router,
-) -> Choice:
+) -> RoutingChoice:
     """One expert after the other, each weighed against those within reach of the best left.
 
     Source: SparseMixer-v2 (arXiv 2409.12136, §2), as Phi-3.5-MoE infers with it.
@@ -118,10 +118,10 @@ def sparsemixer(
         ids.append(chosen)
         weights.append(jnp.take_along_axis(probs, chosen, axis=-1))
         left = jnp.put_along_axis(left, chosen, -jnp.inf, axis=-1, inplace=False)
-    return Choice(jnp.concatenate(ids, -1), jnp.concatenate(weights, -1))
+    return RoutingChoice(jnp.concatenate(ids, -1), jnp.concatenate(weights, -1))
 
 
-ROUTERS: dict[RouterKind, Callable[..., Choice]] = {
+ROUTERS: dict[RouterKind, Callable[..., RoutingChoice]] = {
     "softmax": softmax,
     "top_k_softmax": top_k_softmax,
     "sigmoid": sigmoid,
@@ -135,7 +135,7 @@ def choose(
     real: Bool[Array, " T"],
     top_k: int,
     router: Router,
-) -> Choice:
+) -> RoutingChoice:
     """Returns the experts and weights of each token by the router of the family.
 
     Args:
@@ -146,7 +146,7 @@ def choose(
       router: the rule.
     """
     ids, weights = ROUTERS[router.kind](logits.astype(jnp.float32), bias, top_k, router)
-    return Choice(
+    return RoutingChoice(
         jnp.where(real[:, None], ids, NO_EXPERT).astype(jnp.int32),
         jnp.where(real[:, None], weights, 0.0),
     )

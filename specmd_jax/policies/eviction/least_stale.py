@@ -52,7 +52,7 @@ def update(
     outcome: Outcome,
 ) -> LeastStaleState:
     before = row(state.latest_pass, outcome.layer)
-    touched = outcome.used | outcome.named
+    touched = outcome.used | outcome.selected
     after = jnp.where(touched, jnp.maximum(before, outcome.step), before)
     return LeastStaleState(with_row(state.latest_pass, outcome.layer, after))
 

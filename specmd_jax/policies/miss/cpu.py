@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jaxtyping import Array, Int
 
 from specmd_jax.core.types import Event, ModelShape
-from specmd_jax.policies.base import Miss, Plan, Row
+from specmd_jax.policies.base import LayerView, Miss, MissPlan
 from specmd_jax.policies.miss.fetch import load_all
 
 
@@ -16,7 +16,7 @@ class CpuParams(NamedTuple):
     break_even: Int[Array, ""] | int = 10  # tokens up to which the host is the faster way
 
 
-def plan(params: CpuParams, row: Row, event: Event, shape: ModelShape) -> Plan:
+def plan(params: CpuParams, row: LayerView, event: Event, shape: ModelShape) -> MissPlan:
     return load_all(row)._replace(on_host=row.missing & (event.routed <= params.break_even))
 
 

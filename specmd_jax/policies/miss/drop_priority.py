@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 
 from specmd_jax.core.arrays import total
 from specmd_jax.core.types import Event, ModelShape
-from specmd_jax.policies.base import Miss, Plan, Row
+from specmd_jax.policies.base import LayerView, Miss, MissPlan
 from specmd_jax.policies.miss.fetch import load_all
 from specmd_jax.policies.miss.fetch_priority import importance_rank
 
@@ -18,7 +18,7 @@ class DropPriorityParams(NamedTuple):
     keep: Int[Array, ""] | int = 2  # experts of a token that are always fetched
 
 
-def plan(params: DropPriorityParams, row: Row, event: Event, shape: ModelShape) -> Plan:
+def plan(params: DropPriorityParams, row: LayerView, event: Event, shape: ModelShape) -> MissPlan:
     # In a pass of many tokens the same share of the demand is kept.
     kept = -(-params.keep * total(event.used) // shape.top_k)
     dropped = row.missing & (importance_rank(event) >= kept)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from specmd_jax.core.arrays import sum_before, total
 from specmd_jax.core.types import Event, ModelShape
-from specmd_jax.policies.base import Miss, Plan, Row
+from specmd_jax.policies.base import LayerView, Miss, MissPlan
 from specmd_jax.policies.miss.fetch import load_all
 
 
@@ -20,7 +20,7 @@ class CascadeParams(NamedTuple):
     low: Float[Array, ""] | float = 0.9  # share served at all
 
 
-def plan(params: CascadeParams, row: Row, event: Event, shape: ModelShape) -> Plan:
+def plan(params: CascadeParams, row: LayerView, event: Event, shape: ModelShape) -> MissPlan:
     gate = jnp.where(event.used, event.gate, 0)
     priority = jnp.where(event.used, event.gate, -1)
     before = sum_before(gate, priority).astype(jnp.float32)

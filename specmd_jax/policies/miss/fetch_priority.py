@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from specmd_jax.core.arrays import ranks, total
 from specmd_jax.core.types import Event, ModelShape
-from specmd_jax.policies.base import Miss, Plan, Row
+from specmd_jax.policies.base import LayerView, Miss, MissPlan
 from specmd_jax.policies.miss.fetch import load_all
 
 
@@ -21,7 +21,7 @@ class FetchPriorityParams(NamedTuple):
     low: Float[Array, ""] | float = 0.6  # share of the demand that counts as unimportant
 
 
-def plan(params: FetchPriorityParams, row: Row, event: Event, shape: ModelShape) -> Plan:
+def plan(params: FetchPriorityParams, row: LayerView, event: Event, shape: ModelShape) -> MissPlan:
     demanded = total(event.used)
     num_low = jnp.floor(params.low * demanded.astype(jnp.float32)).astype(jnp.int32)
     unimportant = importance_rank(event) >= demanded - num_low

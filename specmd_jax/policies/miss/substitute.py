@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from specmd_jax.core.arrays import ranks, total
 from specmd_jax.core.types import Event, ModelShape
-from specmd_jax.policies.base import PROBS, Miss, Plan, Row
+from specmd_jax.policies.base import PROBS, LayerView, Miss, MissPlan
 from specmd_jax.policies.miss.fetch import load_all
 
 
@@ -21,7 +21,7 @@ class SubstituteParams(NamedTuple):
     alpha: Float[Array, ""] | float = 0.3  # tolerated relative gap in router probability
 
 
-def plan(params: SubstituteParams, row: Row, event: Event, shape: ModelShape) -> Plan:
+def plan(params: SubstituteParams, row: LayerView, event: Event, shape: ModelShape) -> MissPlan:
     probs = event.probs
     assert probs is not None
     scores = probs.astype(jnp.float32)
@@ -32,8 +32,8 @@ def plan(params: SubstituteParams, row: Row, event: Event, shape: ModelShape) ->
 
 
 def swap(
-    row: Row, event: Event, replaceable: Bool[Array, " N"], stand_ins: Bool[Array, " N"]
-) -> Plan:
+    row: LayerView, event: Event, replaceable: Bool[Array, " N"], stand_ins: Bool[Array, " N"]
+) -> MissPlan:
     """Returns the plan that replaces as many as can be, highest probability first on both sides."""
     probs = event.probs
     assert probs is not None

@@ -4,11 +4,11 @@ Source: SpecMD 3.1.2, "Substitution score", whose collapse in quality suggests n
 """
 
 from specmd_jax.core.types import Event, ModelShape
-from specmd_jax.policies.base import PROBS, Miss, Plan, Row
+from specmd_jax.policies.base import PROBS, LayerView, Miss, MissPlan
 from specmd_jax.policies.miss.substitute import swap
 
 
-def plan(params: tuple, row: Row, event: Event, shape: ModelShape) -> Plan:
+def plan(params: tuple, row: LayerView, event: Event, shape: ModelShape) -> MissPlan:
     return swap(row, event, row.missing, row.resident & ~event.used)
 
 

@@ -26,7 +26,7 @@ def init(params: tuple, shape: ModelShape) -> ActivationState:
     return ActivationState(zeros(shape), store, jnp.int32(0))
 
 
-def name(
+def select(
     params: tuple, state: ActivationState, event: Event, layer: Int[Array, ""], ahead: int
 ) -> Int[Array, " N"]:
     seen = jnp.arange(state.matrix.shape[0]) <= event.layer
@@ -57,4 +57,4 @@ def observe(params: tuple, state: ActivationState, event: Event) -> ActivationSt
     )
 
 
-policy = Prefetch(init, name, observe, doc=__doc__)
+policy = Prefetch(init, select, observe, doc=__doc__)

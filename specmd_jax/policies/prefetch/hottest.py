@@ -21,7 +21,7 @@ def init(params: WidthParams, shape: ModelShape) -> HottestState:
     return HottestState(zeros(shape))
 
 
-def name(
+def select(
     params: WidthParams, state: HottestState, event: Event, layer: Int[Array, ""], ahead: int
 ) -> Int[Array, " N"]:
     return highest(row(state.demands, layer), width(params, event))
@@ -32,4 +32,4 @@ def observe(params: WidthParams, state: HottestState, event: Event) -> HottestSt
     return HottestState(with_row(state.demands, event.layer, demands))
 
 
-policy = Prefetch(init, name, observe, WidthParams(), doc=__doc__)
+policy = Prefetch(init, select, observe, WidthParams(), doc=__doc__)

@@ -34,12 +34,12 @@ def foreseen(event: Event, ahead: int) -> Int[Array, " N"]:
     return event.predicted[ahead - 1]
 
 
-def name(
+def select(
     params: WidthParams, state: tuple, event: Event, layer: Int[Array, ""], ahead: int
 ) -> Int[Array, " N"]:
     return highest(foreseen(event, ahead), width(params, event))
 
 
 policy = Prefetch(
-    stateless_init, name, stateless_observe, WidthParams(), reads=(PREDICTED,), doc=__doc__
+    stateless_init, select, stateless_observe, WidthParams(), reads=(PREDICTED,), doc=__doc__
 )

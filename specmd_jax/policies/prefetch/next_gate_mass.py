@@ -18,7 +18,7 @@ class MassParams(NamedTuple):
     mass: Float[Array, ""] | float = 0.8  # in [0, 1]
 
 
-def name(
+def select(
     params: MassParams, state: tuple, event: Event, layer: Int[Array, ""], ahead: int
 ) -> Int[Array, " N"]:
     scores = foreseen(event, ahead)
@@ -27,5 +27,5 @@ def name(
 
 
 policy = Prefetch(
-    stateless_init, name, stateless_observe, MassParams(), reads=(PREDICTED,), doc=__doc__
+    stateless_init, select, stateless_observe, MassParams(), reads=(PREDICTED,), doc=__doc__
 )

@@ -17,7 +17,7 @@ class PercentileParams(NamedTuple):
     percentile: Float[Array, ""] | float = 0.8  # in [0, 1]
 
 
-def name(
+def select(
     params: PercentileParams, state: tuple, event: Event, layer: Int[Array, ""], ahead: int
 ) -> Int[Array, " N"]:
     scores = foreseen(event, ahead)
@@ -27,5 +27,5 @@ def name(
 
 
 policy = Prefetch(
-    stateless_init, name, stateless_observe, PercentileParams(), reads=(PREDICTED,), doc=__doc__
+    stateless_init, select, stateless_observe, PercentileParams(), reads=(PREDICTED,), doc=__doc__
 )

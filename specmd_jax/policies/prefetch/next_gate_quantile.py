@@ -42,7 +42,7 @@ def _target(event: Event, ahead: int, num_layers: int) -> Int[Array, ""]:
     return (event.layer + ahead) % num_layers
 
 
-def name(
+def select(
     params: QuantileParams,
     state: QuantileState,
     event: Event,
@@ -67,7 +67,7 @@ def observe(params: QuantileParams, state: QuantileState, event: Event) -> Quant
 
 policy = Prefetch(
     init,
-    name,
+    select,
     observe,
     QuantileParams(),
     reads=(PREDICTED,),

@@ -19,7 +19,7 @@ class NoisyOracleParams(NamedTuple):
     seed: Int[Array, ""] | int = 0
 
 
-def name(
+def select(
     params: NoisyOracleParams, state: tuple, event: Event, layer: Int[Array, ""], ahead: int
 ) -> Int[Array, " N"]:
     assert event.upcoming is not None
@@ -41,5 +41,5 @@ def _false_alarm(params: NoisyOracleParams, demanded) -> Float[Array, ""]:
 
 
 policy = Prefetch(
-    stateless_init, name, stateless_observe, NoisyOracleParams(), reads=(UPCOMING,), doc=__doc__
+    stateless_init, select, stateless_observe, NoisyOracleParams(), reads=(UPCOMING,), doc=__doc__
 )

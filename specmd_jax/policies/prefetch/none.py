@@ -10,10 +10,10 @@ from specmd_jax.core.types import Event
 from specmd_jax.policies.base import Prefetch, stateless_init, stateless_observe
 
 
-def name(
+def select(
     params: tuple, state: tuple, event: Event, layer: Int[Array, ""], ahead: int
 ) -> Int[Array, " N"]:
     return jnp.zeros(event.used.shape, jnp.int32)
 
 
-policy = Prefetch(stateless_init, name, stateless_observe, doc=__doc__)
+policy = Prefetch(stateless_init, select, stateless_observe, doc=__doc__)

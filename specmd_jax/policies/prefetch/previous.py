@@ -21,7 +21,7 @@ def init(params: tuple, shape: ModelShape) -> PreviousState:
     return PreviousState(zeros(shape, bool))
 
 
-def name(
+def select(
     params: tuple, state: PreviousState, event: Event, layer: Int[Array, ""], ahead: int
 ) -> Int[Array, " N"]:
     # The first pass has no previous token, not even for the layer 0 that follows it.
@@ -32,4 +32,4 @@ def observe(params: tuple, state: PreviousState, event: Event) -> PreviousState:
     return PreviousState(with_row(state.demanded, event.layer, event.used))
 
 
-policy = Prefetch(init, name, observe, doc=__doc__)
+policy = Prefetch(init, select, observe, doc=__doc__)

@@ -28,7 +28,7 @@ def init(params: WidthParams, shape: ModelShape) -> TransitionState:
     )
 
 
-def name(
+def select(
     params: WidthParams, state: TransitionState, event: Event, layer: Int[Array, ""], ahead: int
 ) -> Int[Array, " N"]:
     followed = state.counts[ahead - 1, event.layer]
@@ -46,4 +46,4 @@ def observe(params: WidthParams, state: TransitionState, event: Event) -> Transi
     return TransitionState(counts, recent)
 
 
-policy = Prefetch(init, name, observe, WidthParams(), max_ahead=MAX_AHEAD, doc=__doc__)
+policy = Prefetch(init, select, observe, WidthParams(), max_ahead=MAX_AHEAD, doc=__doc__)

@@ -15,7 +15,7 @@ from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import Event
 from specmd_jax.models import DecoderConfig, Gate
 from specmd_jax.models.layers.router import affinities
-from specmd_jax.simulator.cache import Served
+from specmd_jax.simulator.cache import DemandResult
 
 
 class Computed(NamedTuple):
@@ -60,7 +60,7 @@ def bent_choice(
 
 
 def computed(
-    ids: Int[Array, " K"], weights: Float[Array, " K"], event: Event, served: Served
+    ids: Int[Array, " K"], weights: Float[Array, " K"], event: Event, served: DemandResult
 ) -> Computed:
     """Returns what is computed of a token's choice, after the fates of its misses.
 

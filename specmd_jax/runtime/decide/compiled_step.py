@@ -19,12 +19,12 @@ from specmd_jax.core.types import Event, Flight, ModelShape
 from specmd_jax.policies.prefetch_guard import Outlook
 from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.runtime.decide.tree_row import Wire
-from specmd_jax.simulator.cache import Served, Setting
+from specmd_jax.simulator.cache import CacheConfig, DemandResult
 from specmd_jax.simulator.counts import Counts
-from specmd_jax.simulator.prefetching import Told
-from specmd_jax.simulator.state import Replay
+from specmd_jax.simulator.prefetching import ObservedStarts
+from specmd_jax.simulator.state import SimState
 from specmd_jax.simulator.step import Service, begin_pass, serve_event, serve_hits
-from specmd_jax.simulator.timeline import NOTHING, Link
+from specmd_jax.simulator.timeline import NOTHING, LinkState
 
 REMAINING_TICKS = 1  # of a copy in flight at the gate: it has not landed
 
@@ -70,7 +70,7 @@ class Fates(NamedTuple):
     """What becomes of what a gate chose."""
 
     event: Event  # as the routing policy left it
-    served: Served
+    served: DemandResult
 
 
 class Decision(NamedTuple):
@@ -106,7 +106,7 @@ def decide(
     return jax.vmap(one)(jnp.arange(program.starts))
 
 
-def _decision(program: Program, after: Replay, service: Service) -> Decision:
+def _decision(program: Program, after: SimState, service: Service) -> Decision:
     nobody = jnp.zeros((0, program.shape.num_experts), bool)
     queued = [jnp.sum(one.queued, dtype=jnp.int32) for one in service.arrivals]
     started = [one.started for one in service.arrivals]
@@ -149,15 +149,15 @@ def count_hits_now(
     program, names = static.value
     asked: Hits = program.question.unpack(question)
     state = program.state.unpack(before[asked.row])
-    setting = Setting(program.strategy, program.shape, *fixed)
+    setting = CacheConfig(program.strategy, program.shape, *fixed)
 
-    def going(carried: tuple[Int[Array, ""], Bool[Array, ""], Replay]) -> Bool[Array, ""]:
+    def going(carried: tuple[Int[Array, ""], Bool[Array, ""], SimState]) -> Bool[Array, ""]:
         number, smooth, _ = carried
         return smooth & (number < asked.number)
 
     def one(
-        carried: tuple[Int[Array, ""], Bool[Array, ""], Replay],
-    ) -> tuple[Int[Array, ""], Bool[Array, ""], Replay]:
+        carried: tuple[Int[Array, ""], Bool[Array, ""], SimState],
+    ) -> tuple[Int[Array, ""], Bool[Array, ""], SimState]:
         number, _, state = carried
         event = jax.tree.map(lambda values: values[number], asked.events)
         after, counts, wanted = serve_hits(setting, _begun(state, event), event, names=names)
@@ -172,18 +172,20 @@ def count_hits_now(
     return jnp.broadcast_to(row, (program.starts, row.shape[0])), number
 
 
-def _step(program: Program, fixed: Fixed, state: Replay, asked: Question) -> tuple[Replay, Service]:
+def _step(
+    program: Program, fixed: Fixed, state: SimState, asked: Question
+) -> tuple[SimState, Service]:
     """Serves an event in whose window `starts` prefetches are started, and counts it."""
     event, flight = asked.event, asked.flight
-    setting = Setting(program.strategy, program.shape, *fixed)
+    setting = CacheConfig(program.strategy, program.shape, *fixed)
     busy = jnp.where(flight.layer == NOTHING, 0, REMAINING_TICKS)
-    state = _begun(state, event)._replace(link=Link(flight, busy))
-    told = Told(jnp.asarray(asked.starts), asked.outlook)
+    state = _begun(state, event)._replace(link=LinkState(flight, busy))
+    told = ObservedStarts(jnp.asarray(asked.starts), asked.outlook)
     state, service = serve_event(setting, None, None, state, event, told)
     return state._replace(counts=_add(state.counts, service.counts, event.layer)), service
 
 
-def _begun(state: Replay, event: Event) -> Replay:
+def _begun(state: SimState, event: Event) -> SimState:
     """Returns the state at a gate: the first one begins a pass."""
     return jax.tree.map(partial(jnp.where, event.layer == 0), begin_pass(state), state)
 

@@ -25,7 +25,7 @@ from specmd_jax.runtime.decide.compiled_step import (
 from specmd_jax.runtime.decide.full_cache import AskedOfAll
 from specmd_jax.runtime.decide.tree_row import Wire
 from specmd_jax.simulator.counts import Counts
-from specmd_jax.simulator.state import Replay, begin
+from specmd_jax.simulator.state import SimState, begin
 from specmd_jax.simulator.timeline import NOTHING
 
 STARTS = 8  # numbers of started prefetches that are decided at once: it costs little more than one
@@ -149,7 +149,7 @@ class Decisions:
         return bool(self._state.cache.broken)
 
     @property
-    def _state(self) -> Replay:
+    def _state(self) -> SimState:
         return self._wire.unpack(np.asarray(self._after)[self._row])
 
     @property

@@ -10,12 +10,12 @@ from specmd_jax.core.types import Event
 from specmd_jax.models import DecoderConfig, Gate
 from specmd_jax.models.layers.router import NO_EXPERT
 from specmd_jax.runtime.decide.applied_choice import bent_choice, computed
-from specmd_jax.simulator.cache import Served
+from specmd_jax.simulator.cache import DemandResult
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def meet_fates(
-    config: DecoderConfig, routing: bool, gate: Gate, event: Event, served: Served
+    config: DecoderConfig, routing: bool, gate: Gate, event: Event, served: DemandResult
 ) -> Gate:
     """Returns the choice as it is computed: bent, without the dropped, with stand-ins.
 

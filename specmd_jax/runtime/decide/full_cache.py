@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from specmd_jax.core.types import Event, ModelShape
-from specmd_jax.simulator.state import Replay
+from specmd_jax.simulator.state import SimState
 
 
 class AskedOfAll(NamedTuple):
@@ -29,7 +29,7 @@ class AskedOfAll(NamedTuple):
         np.logical_or.at(more.used, layers, used)
         return more
 
-    def told(self, state: Replay) -> Replay:
+    def told(self, state: SimState) -> SimState:
         """Returns a state that knows of them: all but the recency of those who cannot leave.
 
         Args:

@@ -20,9 +20,9 @@ from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
 from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.runtime.decide.applied_choice import Computed, bent_choice, computed
 from specmd_jax.runtime.gates.scores import ask_gate
-from specmd_jax.simulator.cache import Setting
+from specmd_jax.simulator.cache import CacheConfig
 from specmd_jax.simulator.counts import Counts, add_pass
-from specmd_jax.simulator.state import Replay
+from specmd_jax.simulator.state import SimState
 from specmd_jax.simulator.step import begin_pass, serve_event
 
 Tiers = tuple[ExpertWeights, ...]  # of each MoE layer, [precisions, experts, ...]
@@ -59,10 +59,10 @@ def read_text(
     weights: list[Array],
     experts: Tiers,
     cached: Cached,
-    state: Replay,
+    state: SimState,
     tokens: Int[Array, " S1"],
     exact: Exact,
-) -> tuple[Replay, Compared]:
+) -> tuple[SimState, Compared]:
     """Reads one text as a new request.
 
     Args:
@@ -77,13 +77,13 @@ def read_text(
     decoder: Decoder = structure.module(weights)
     spec = decoder.config.spec
     shape = ModelShape(spec.num_moe_layers, spec.num_experts, spec.top_k)
-    setting = Setting(strategy, shape, *cached)
+    setting = CacheConfig(strategy, shape, *cached)
     length = tokens.shape[0] - 1
     kv = empty_cache(decoder.config, 1, length, jnp.zeros(1, jnp.int32))
 
     def step(
-        carried: tuple[Replay, KvCache], one: tuple[Array, Array, Array, Exact]
-    ) -> tuple[tuple[Replay, KvCache], Compared]:
+        carried: tuple[SimState, KvCache], one: tuple[Array, Array, Array, Exact]
+    ) -> tuple[tuple[SimState, KvCache], Compared]:
         state, kv = carried
         token, following, fresh, wanted = one
         state, kv, logits, chosen = _pass(decoder, experts, setting, state, kv, token, fresh)
@@ -97,12 +97,12 @@ def read_text(
 def _pass(
     decoder: Decoder,
     experts: Tiers,
-    setting: Setting,
-    state: Replay,
+    setting: CacheConfig,
+    state: SimState,
     kv: KvCache,
     token: Int[Array, ""],
     fresh: Bool[Array, ""],
-) -> tuple[Replay, KvCache, Float[Array, " V"], Bool[Array, "L N"]]:
+) -> tuple[SimState, KvCache, Float[Array, " V"], Bool[Array, "L N"]]:
     """Runs one token through the model and its experts through the cache."""
     step, state = state.next_step, begin_pass(state)
     stream, kept, chosen, counted = decoder.embed(token[None, None]), [], [], []
@@ -127,7 +127,7 @@ def _pass(
 
 def _event(
     decoder: Decoder,
-    setting: Setting,
+    setting: CacheConfig,
     gate: Gate,
     layer: int,
     step: Int[Array, ""],
@@ -161,7 +161,7 @@ def _event(
     )
 
 
-def _foreseen(decoder: Decoder, setting: Setting, gate: Gate, layer: int) -> Int[Array, "D N"]:
+def _foreseen(decoder: Decoder, setting: CacheConfig, gate: Gate, layer: int) -> Int[Array, "D N"]:
     """Returns what the gates of the next layers make of this hidden state; 0 past the last."""
     blocks = [one.moe for one in decoder.layers if one.has_experts]
     rows = []
@@ -181,7 +181,7 @@ def _fixed(values: Float[Array, " N"], one: int) -> Int[Array, " N"]:
 
 
 def _experts_of(
-    config: DecoderConfig, setting: Setting, gate: Gate, event: Event, served: Any
+    config: DecoderConfig, setting: CacheConfig, gate: Gate, event: Event, served: Any
 ) -> Computed:
     ids, weights = gate.ids[0], gate.weights[0]
     if setting.strategy.routing.choose is not None:

@@ -5,15 +5,15 @@ lets in what was named for a layer to come. They follow docs/semantics.md, secti
 """
 
 from specmd_jax.simulator.cache.copies import empty_cache, warm
-from specmd_jax.simulator.cache.demand import Served, demand, demand_hits
-from specmd_jax.simulator.cache.prefetch import Arrived, Targets, prefetch
-from specmd_jax.simulator.cache.setting import Setting
+from specmd_jax.simulator.cache.demand import DemandResult, demand, demand_hits
+from specmd_jax.simulator.cache.prefetch import PrefetchResult, Targets, prefetch
+from specmd_jax.simulator.cache.setting import CacheConfig
 from specmd_jax.simulator.cache.victims import rank
 
 __all__ = [
-    "Arrived",
-    "Served",
-    "Setting",
+    "CacheConfig",
+    "DemandResult",
+    "PrefetchResult",
     "Targets",
     "demand",
     "demand_hits",

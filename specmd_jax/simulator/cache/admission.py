@@ -11,7 +11,7 @@ from specmd_jax.core.types import CacheState, Event, Flight, Outcome, State
 from specmd_jax.simulator.cache.copies import exchange
 from specmd_jax.simulator.cache.pins import Pins, pinned_size, unpinned
 from specmd_jax.simulator.cache.ranking import Victims, no_victims
-from specmd_jax.simulator.cache.setting import Setting, of_pool, size_of
+from specmd_jax.simulator.cache.setting import CacheConfig, of_pool, size_of
 from specmd_jax.simulator.cache.victims import find_victims, rank
 
 
@@ -26,7 +26,7 @@ class Claim(NamedTuple):
 
 
 def force(
-    setting: Setting, cache: CacheState, policy_state: State, event: Event, claim: Claim
+    setting: CacheConfig, cache: CacheState, policy_state: State, event: Event, claim: Claim
 ) -> tuple[Victims, Bool[Array, " N"]]:
     """Forced admission: every load is retained, unless the event alone exceeds the pool.
 
@@ -55,7 +55,7 @@ def force(
     return victims, _first_that_fit(setting, claim, capacity - held)
 
 
-def _first_that_fit(setting: Setting, claim: Claim, room: Int[Array, ""]) -> Bool[Array, " N"]:
+def _first_that_fit(setting: CacheConfig, claim: Claim, room: Int[Array, ""]) -> Bool[Array, " N"]:
     """Returns the longest prefix of the loads, by ascending expert, that fits in `room` units."""
     expert = jnp.arange(claim.loaded.shape[0])
 
@@ -71,7 +71,7 @@ def _first_that_fit(setting: Setting, claim: Claim, room: Int[Array, ""]) -> Boo
 
 
 def bypass(
-    setting: Setting,
+    setting: CacheConfig,
     touched: CacheState,
     policy_state: State,
     event: Event,

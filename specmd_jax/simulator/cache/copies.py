@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, Int, Int8
 from specmd_jax.core.arrays import row, total, with_row
 from specmd_jax.core.types import ABSENT, CacheState, ModelShape
 from specmd_jax.simulator.cache.ranking import Victims
-from specmd_jax.simulator.cache.setting import Setting, add_to_pool, size_of
+from specmd_jax.simulator.cache.setting import CacheConfig, add_to_pool, size_of
 
 
 def empty_cache(
@@ -42,7 +42,7 @@ def warm(cache: CacheState, resident: Bool[Array, "L N"], units: Int[Array, "L Q
 
 
 def exchange(
-    setting: Setting,
+    setting: CacheConfig,
     cache: CacheState,
     layer: Int[Array, ""],
     victims: Victims,

@@ -7,26 +7,26 @@ from jaxtyping import Array, Bool, Int, Int8
 
 from specmd_jax.core.arrays import row, with_row
 from specmd_jax.core.types import ABSENT, CacheState, Event, Flight, Outcome, State
-from specmd_jax.policies.base import Plan, Row
+from specmd_jax.policies.base import LayerView, MissPlan
 from specmd_jax.simulator.cache.admission import Claim, bypass, force
 from specmd_jax.simulator.cache.copies import exchange
 from specmd_jax.simulator.cache.pins import in_flight
-from specmd_jax.simulator.cache.setting import Setting, of_pool
+from specmd_jax.simulator.cache.setting import CacheConfig, of_pool
 
 
-class Served(NamedTuple):
+class DemandResult(NamedTuple):
     """What became of one event's demand; every mask is over the experts of its layer."""
 
     hit: Bool[Array, " N"]
     late: Bool[Array, " N"]  # demanded while on the link
     loaded: Bool[Array, " N"]
     streamed: Bool[Array, " N"]  # of the loaded, those not retained
-    plan: Plan
+    plan: MissPlan
     used: Bool[Array, " N"]  # computed on the device
     tier: Int8[Array, " N"]  # precision of what is used
     collision: Bool[Array, " N"]
     compulsory: Bool[Array, " N"]
-    foreseen: Bool[Array, " N"]  # hits on copies that a prefetch brought
+    prefetch_hit: Bool[Array, " N"]  # hits on copies that a prefetch brought
     evictions: Int[Array, ""]
 
     @property
@@ -36,12 +36,12 @@ class Served(NamedTuple):
 
 
 def demand(
-    setting: Setting,
+    setting: CacheConfig,
     cache: CacheState,
     policy_state: State,
     event: Event,
     flight: Flight | None = None,
-) -> tuple[CacheState, State, Served]:
+) -> tuple[CacheState, State, DemandResult]:
     """Serves the demand of `event`: hits, fates of the misses, victims, metadata.
 
     Args:
@@ -72,7 +72,7 @@ def demand(
     policy_state = setting.strategy.eviction.update(
         setting.params.eviction, policy_state, after, event, outcome
     )
-    served = Served(
+    served = DemandResult(
         hit=hit,
         late=late,
         loaded=loaded,
@@ -82,15 +82,15 @@ def demand(
         tier=tier,
         collision=event.used & ~hit & row(cache.evicted, layer),
         compulsory=event.used & ~hit & ~row(cache.seen, layer),
-        foreseen=_foreseen(cache, layer, hit),
+        prefetch_hit=_prefetch_hit(cache, layer, hit),
         evictions=victims.copies,
     )
     return after, policy_state, served
 
 
 def demand_hits(
-    setting: Setting, cache: CacheState, policy_state: State, event: Event
-) -> tuple[CacheState, State, Served]:
+    setting: CacheConfig, cache: CacheState, policy_state: State, event: Event
+) -> tuple[CacheState, State, DemandResult]:
     """Serves a demand that finds all it asks for: `demand` without its search for victims.
 
     Args:
@@ -104,24 +104,24 @@ def demand_hits(
     policy_state = setting.strategy.eviction.update(
         setting.params.eviction, policy_state, after, event, outcome
     )
-    served = Served(
+    served = DemandResult(
         hit=used,
         late=nobody,
         loaded=nobody,
         streamed=nobody,
-        plan=Plan(jnp.zeros_like(tier), nobody, nobody, nobody, nobody),
+        plan=MissPlan(jnp.zeros_like(tier), nobody, nobody, nobody, nobody),
         used=used,
         tier=tier,
         collision=nobody,
         compulsory=nobody,
-        foreseen=_foreseen(cache, layer, used),
+        prefetch_hit=_prefetch_hit(cache, layer, used),
         evictions=jnp.int32(0),
     )
     return after, policy_state, served
 
 
 def _outcome(
-    setting: Setting,
+    setting: CacheConfig,
     cache: CacheState,
     event: Event,
     used: Bool[Array, " N"],
@@ -137,13 +137,13 @@ def _outcome(
         used=used,
         found=found,
         high=used if setting.units.shape[1] == 1 else used & (tier == 0),
-        named=jnp.zeros_like(used),
+        selected=jnp.zeros_like(used),
         inserted=loaded,
         evicted=jnp.zeros(cache.tier.shape, bool),
     )
 
 
-def _foreseen(
+def _prefetch_hit(
     cache: CacheState, layer: Int[Array, ""], hit: Bool[Array, " N"]
 ) -> Bool[Array, " N"]:
     if cache.speculative is None:
@@ -152,15 +152,15 @@ def _foreseen(
 
 
 def _plan(
-    setting: Setting,
+    setting: CacheConfig,
     hit: Bool[Array, " N"],
     missing: Bool[Array, " N"],
     resident: Bool[Array, " N"],
     tier: Int8[Array, " N"],
     event: Event,
-) -> Plan:
+) -> MissPlan:
     sizes, capacity = row(setting.units, event.layer), of_pool(setting.capacity, event.layer)
-    view = Row(hit, missing, resident, tier, sizes, capacity)
+    view = LayerView(hit, missing, resident, tier, sizes, capacity)
     return setting.strategy.miss.plan(setting.params.miss, view, event, setting.shape)
 
 

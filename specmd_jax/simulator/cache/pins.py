@@ -5,13 +5,13 @@ from jaxtyping import Array, Bool, Int, Int8
 
 from specmd_jax.core.arrays import row, total, with_row
 from specmd_jax.core.types import ABSENT, CacheState, Flight
-from specmd_jax.simulator.cache.setting import Setting, size_of
+from specmd_jax.simulator.cache.setting import CacheConfig, size_of
 
 Pins = list[tuple[Int[Array, ""], Bool[Array, " N"]]]  # layers, each with its pinned experts
 
 
 def unpinned(
-    setting: Setting,
+    setting: CacheConfig,
     cache: CacheState,
     pins: Pins,
     flight: Flight | None,
@@ -32,7 +32,7 @@ def unpinned(
 
 
 def pinned_size(
-    setting: Setting,
+    setting: CacheConfig,
     cache: CacheState,
     pins: Pins,
     flight: Flight | None,

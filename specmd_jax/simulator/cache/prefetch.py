@@ -11,13 +11,13 @@ from specmd_jax.policies.strategy import Strategy
 from specmd_jax.simulator.cache.copies import exchange
 from specmd_jax.simulator.cache.pins import Pins, pinned_size, unpinned
 from specmd_jax.simulator.cache.ranking import Victims, no_victims
-from specmd_jax.simulator.cache.setting import Setting, of_pool, sizes
+from specmd_jax.simulator.cache.setting import CacheConfig, of_pool, sizes
 from specmd_jax.simulator.cache.victims import find_victims
 
 Targets = list[tuple[Int[Array, ""], Int[Array, " N"]]]  # layers, nearest first, with priorities
 
 
-class Arrived(NamedTuple):
+class PrefetchResult(NamedTuple):
     """What became of one prefetch target."""
 
     queued: Bool[Array, " N"]  # named and absent
@@ -27,7 +27,7 @@ class Arrived(NamedTuple):
 
 
 def prefetch(
-    setting: Setting,
+    setting: CacheConfig,
     cache: CacheState,
     policy_state: State,
     event: Event,
@@ -36,7 +36,7 @@ def prefetch(
     ahead: int,
     limit: Int[Array, ""] | int,
     score: Real[Array, "L N"] | None,
-) -> tuple[CacheState, State, Arrived]:
+) -> tuple[CacheState, State, PrefetchResult]:
     """Lets in what was named for the layer `ahead` of the event's, as far as there is room.
 
     Args:
@@ -48,8 +48,8 @@ def prefetch(
     tier = row(cache.tier, layer)
     tier_in = setting.units.shape[1] - 1 if setting.strategy.miss.prefetch_last_tier else 0
     size = setting.units[layer, tier_in]
-    named = priority > 0
-    queued = named & (tier == ABSENT)
+    selected = priority > 0
+    queued = selected & (tier == ABSENT)
     pins: Pins = [(event.layer, event.used), *((target, worth > 0) for target, worth in targets)]
     held, _ = pinned_size(setting, cache, pins, flight, layer)
     shielded = _shield(setting, cache, policy_state, event, pins, flight, layer)
@@ -62,10 +62,10 @@ def prefetch(
     candidates = unpinned(setting, cache, pins, flight, layer) & ~shielded.chosen
     needed = occupied + total(started) * size - capacity
     victims = find_victims(setting, cache, score, layer, candidates, needed)
-    marked = _mark_prefetched(setting.strategy, cache, event, layer, named & ~queued, started)
+    marked = _mark_prefetched(setting.strategy, cache, event, layer, selected & ~queued, started)
     new_tier = jnp.where(started, jnp.int8(tier_in), tier)
     after = exchange(setting, marked, layer, victims, started, new_tier)
-    nobody = jnp.zeros_like(named)
+    nobody = jnp.zeros_like(selected)
     outcome = Outcome(
         demand=False,
         layer=layer,
@@ -73,7 +73,7 @@ def prefetch(
         used=nobody,
         found=nobody,
         high=nobody,
-        named=named,
+        selected=selected,
         inserted=started,
         evicted=victims.chosen,
     )
@@ -81,7 +81,7 @@ def prefetch(
         setting.params.eviction, policy_state, after, event, outcome
     )
     last = jnp.argmax(jnp.where(started, place, -1)).astype(jnp.int32)
-    return after, policy_state, Arrived(queued, started, last, victims.copies)
+    return after, policy_state, PrefetchResult(queued, started, last, victims.copies)
 
 
 def _place_in_queue(queued: Bool[Array, " N"], priority: Int[Array, " N"]) -> Int[Array, " N"]:
@@ -113,7 +113,7 @@ def _mark_prefetched(
 
 
 def _shield(
-    setting: Setting,
+    setting: CacheConfig,
     cache: CacheState,
     policy_state: State,
     event: Event,

@@ -10,7 +10,7 @@ from specmd_jax.core.types import ModelShape
 from specmd_jax.policies.strategy import Strategy, StrategyParams
 
 
-class Setting(NamedTuple):
+class CacheConfig(NamedTuple):
     """What stays the same from event to event."""
 
     strategy: Strategy  # static
@@ -21,7 +21,7 @@ class Setting(NamedTuple):
 
 
 def size_of(
-    setting: Setting, layer: Int[Array, ""], mask: Bool[Array, " N"], tier: Int8[Array, " N"]
+    setting: CacheConfig, layer: Int[Array, ""], mask: Bool[Array, " N"], tier: Int8[Array, " N"]
 ) -> Int[Array, ""]:
     """Returns the units that the experts in `mask` of `layer` take at their tiers."""
     sizes = row(setting.units, layer)

@@ -6,11 +6,11 @@ from jaxtyping import Array, Bool, Int, Real
 from specmd_jax.core.arrays import row, with_row
 from specmd_jax.core.types import CacheState, Event, State
 from specmd_jax.simulator.cache.ranking import Victims, lowest
-from specmd_jax.simulator.cache.setting import Setting
+from specmd_jax.simulator.cache.setting import CacheConfig
 
 
 def rank(
-    setting: Setting, cache: CacheState, policy_state: State, event: Event
+    setting: CacheConfig, cache: CacheState, policy_state: State, event: Event
 ) -> Real[Array, "L N"] | None:
     """Returns what each copy is worth to the eviction policy; None: recency alone counts."""
     if setting.strategy.eviction.score is None:
@@ -19,7 +19,7 @@ def rank(
 
 
 def find_victims(
-    setting: Setting,
+    setting: CacheConfig,
     cache: CacheState,
     score: Real[Array, "L N"] | None,
     layer: Int[Array, ""],

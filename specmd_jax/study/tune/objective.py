@@ -18,8 +18,8 @@ from jaxtyping import Float
 from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.simulator.batch import CONFIGS_PER_TILE
-from specmd_jax.study.metrics import summarise_answer
-from specmd_jax.study.run import Answer, Setup, run
+from specmd_jax.study.metrics import summarise_result
+from specmd_jax.study.run import RunResult, Setup, compare
 from specmd_jax.study.tune.knobs import Knob, values_at, with_values
 from specmd_jax.traces import Trace, slice_passes, slice_requests
 
@@ -70,16 +70,16 @@ class Objective:
             replace(self.setup, params=with_values(self.setup.params, self.knobs, one))
             for one in values
         ]
-        answers = run(self.trace, setups, self.spec)[: len(places)]
+        answers = compare(self.trace, setups, self.spec)[: len(places)]
         return np.asarray([self.score(answer) for answer in answers])
 
-    def score(self, answer: Answer) -> float:
+    def score(self, answer: RunResult) -> float:
         """Returns the objective of one answer, in seconds.
 
         Raises:
           InputError: the trace has no pass of the kind that is timed.
         """
-        summary = summarise_answer(self.trace, answer)
+        summary = summarise_result(self.trace, answer)
         seconds = {
             "tpot": summary["tpot_s"],
             "ttft": summary["ttft_s"],

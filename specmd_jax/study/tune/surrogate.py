@@ -26,9 +26,9 @@ from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.policies.base import NEXT_USE
 from specmd_jax.policies.eviction import EVICTIONS
 from specmd_jax.policies.strategy import Strategy, StrategyParams
-from specmd_jax.simulator.cache import Setting
+from specmd_jax.simulator.cache import CacheConfig
 from specmd_jax.simulator.events import dense_events, first_use
-from specmd_jax.simulator.state import Replay, begin
+from specmd_jax.simulator.state import SimState, begin
 from specmd_jax.simulator.step import begin_pass, serve_event
 from specmd_jax.study.run import Setup
 from specmd_jax.study.tune.knobs import Knob, values_at
@@ -100,7 +100,7 @@ def _slopes(
     def one(weights: Float[Array, " D"]) -> Float[Array, " D"]:
         changed = {name.split(".")[1]: weight for name, weight in zip(names, weights, strict=True)}
         mine = params._replace(eviction=params.eviction._replace(**changed))
-        setting = Setting(strategy, shape, mine, capacity, units)
+        setting = CacheConfig(strategy, shape, mine, capacity, units)
         state = begin(strategy, mine, shape, units, future)
         return _replay(setting, names, weights, state, events)
 
@@ -108,16 +108,16 @@ def _slopes(
 
 
 def _replay(
-    setting: Setting,
+    setting: CacheConfig,
     names: tuple[str, ...],
     weights: Float[Array, " D"],
-    state: Replay,
+    state: SimState,
     events: Events,
 ) -> Float[Array, " D"]:
     once = {"tokens", "prefill", "fresh", "valid"}
     layers = jnp.arange(setting.shape.num_layers, dtype=jnp.int32)
 
-    def one_pass(carry: tuple[Replay, _Sum], inputs: tuple[Array, Events]):
+    def one_pass(carry: tuple[SimState, _Sum], inputs: tuple[Array, Events]):
         (state, so_far), (step, rows) = carry, inputs
         state = begin_pass(state)
         by_layer = rows._replace(**dict.fromkeys(once))
@@ -153,10 +153,10 @@ def _event_of(
 
 
 def _add_event(
-    setting: Setting,
+    setting: CacheConfig,
     names: tuple[str, ...],
     weights: Float[Array, " D"],
-    state: Replay,
+    state: SimState,
     event: Event,
     so_far: _Sum,
 ) -> _Sum:
@@ -185,7 +185,7 @@ def _add_event(
     return _Sum(slope, present, left)
 
 
-def _feature(setting: Setting, name: str, state: Replay, event: Event) -> Float[Array, "L N"]:
+def _feature(setting: CacheConfig, name: str, state: SimState, event: Event) -> Float[Array, "L N"]:
     """What a weight multiplies: the score with that weight 1 and all others 0."""
     params: Any = setting.params.eviction
     alone = params._replace(**dict.fromkeys(params._fields, 0.0))._replace(

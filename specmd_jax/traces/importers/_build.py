@@ -16,7 +16,7 @@ from specmd_jax.traces.trace import DECODE, PAD, PREFILL, Provenance, Trace
 MAX_LAYERS = 4096  # of a model; real ones stop at some hundred
 
 
-class Choice(NamedTuple):
+class RoutedToken(NamedTuple):
     """What the router chose for one token at one layer."""
 
     experts: list[int]
@@ -31,7 +31,9 @@ class _Row:
     request: Hashable
     phase: int
     run: tuple[bool, Hashable]  # tokens of one forward pass share it
-    choices: dict[int, Choice] = field(default_factory=dict)  # by layer, as the file numbers it
+    choices: dict[int, RoutedToken] = field(
+        default_factory=dict
+    )  # by layer, as the file numbers it
 
 
 class TraceBuilder:
@@ -44,7 +46,7 @@ class TraceBuilder:
         self,
         token: Hashable,
         layer: int,
-        choice: Choice,
+        choice: RoutedToken,
         *,
         request: Hashable = 0,
         phase: int = DECODE,
@@ -88,7 +90,7 @@ class TraceBuilder:
         if expert < 0:
             raise InputError(f"expert id {expert} is negative: ids run from 0")
         row = self._row(token, request, phase, run)
-        new = Choice([], None if weight is None else [])
+        new = RoutedToken([], None if weight is None else [])
         choice = row.choices.setdefault(layer, new)
         if (choice.weights is None) != (weight is None):
             raise InputError(f"token {token}, layer {layer} has a weight for some experts only")
@@ -162,7 +164,7 @@ class TraceBuilder:
             if missing == 1 and row.phase == PREFILL and layers[-1] not in row.choices:
                 some = next(iter(row.choices.values()))
                 zeros = None if some.logits is None else [0.0] * len(some.logits)
-                row.choices[layers[-1]] = Choice([], None, zeros)
+                row.choices[layers[-1]] = RoutedToken([], None, zeros)
                 padded += 1
             elif missing:
                 absent = next(layer for layer in layers if layer not in row.choices)
@@ -215,7 +217,7 @@ def _filled(
 
 
 def _weights(
-    choices: Sequence[Choice], widths: Integer[np.ndarray, " C"], grid: tuple[int, int]
+    choices: Sequence[RoutedToken], widths: Integer[np.ndarray, " C"], grid: tuple[int, int]
 ) -> Float[np.ndarray, "T L K"] | None:
     lists = _all_or_none([choice.weights for choice in choices if choice.experts], "weights")
     if lists is None:
@@ -225,7 +227,9 @@ def _weights(
     return _filled(lists, widths, np.float64, 0.0).reshape(*grid, -1)
 
 
-def _logits(choices: Sequence[Choice], grid: tuple[int, int]) -> Float[np.ndarray, "T L N"] | None:
+def _logits(
+    choices: Sequence[RoutedToken], grid: tuple[int, int]
+) -> Float[np.ndarray, "T L N"] | None:
     lists = _all_or_none([choice.logits for choice in choices], "router scores")
     if lists is None:
         return None

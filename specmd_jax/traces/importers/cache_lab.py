@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.traces.importers._build import Choice, TraceBuilder
+from specmd_jax.traces.importers._build import RoutedToken, TraceBuilder
 from specmd_jax.traces.importers._lines import at_line, first_line, json_objects
 from specmd_jax.traces.importers._options import ImportOptions
 from specmd_jax.traces.importers._values import integer, integers, reals, text
@@ -106,7 +106,7 @@ def _add(builder: TraceBuilder, record: dict[str, Any]) -> None:
     builder.choose(
         integer(record.get("token_position"), "token_position"),
         integer(record.get("layer"), "layer"),
-        Choice(experts, given if given else None),
+        RoutedToken(experts, given if given else None),
         phase=phase,
         run="prompt" if phase == PREFILL else None,
     )

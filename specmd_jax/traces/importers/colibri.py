@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.traces.importers._build import Choice, TraceBuilder
+from specmd_jax.traces.importers._build import RoutedToken, TraceBuilder
 from specmd_jax.traces.importers._lines import at_line, first_line, numbered_lines
 from specmd_jax.traces.importers._options import ImportOptions
 from specmd_jax.traces.importers._values import integer, real
@@ -21,7 +21,7 @@ DESCRIPTION = "ROUTE_TRACE text: call row layer id:gate id:gate ..."
 
 _LINE = re.compile(r"\d+ \d+ \d+( \d+:\S+)+")
 
-Decision = tuple[int, int, int, Choice]  # pass, row, layer
+Decision = tuple[int, int, int, RoutedToken]  # pass, row, layer
 
 
 def detect(head: bytes, path: Path) -> bool:
@@ -69,4 +69,4 @@ def _parsed(line: str) -> Decision:
     if min(call, row, layer) < 0:
         raise InputError(f"call {call}, row {row}, layer {layer}: none may be negative")
     experts = [integer(expert, "an expert id") for expert, _, _ in pairs]
-    return call, row, layer, Choice(experts, [real(gate, "a gate") for _, _, gate in pairs])
+    return call, row, layer, RoutedToken(experts, [real(gate, "a gate") for _, _, gate in pairs])

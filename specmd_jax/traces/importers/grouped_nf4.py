@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.traces.importers._build import Choice, TraceBuilder
+from specmd_jax.traces.importers._build import RoutedToken, TraceBuilder
 from specmd_jax.traces.importers._lines import at_line, first_object, json_objects
 from specmd_jax.traces.importers._options import ImportOptions
 from specmd_jax.traces.importers._values import integer, integers, text
@@ -57,7 +57,7 @@ def _add(builder: TraceBuilder, step: int, routed: Any) -> None:
     if not isinstance(routed, dict):
         raise InputError(f"step {step} has no 'routed' object")
     for layer, experts in routed.items():
-        choice = Choice(integers(experts, f"layer {layer[:20]}"))
+        choice = RoutedToken(integers(experts, f"layer {layer[:20]}"))
         builder.choose(step, integer(layer, "layer"), choice)
 
 

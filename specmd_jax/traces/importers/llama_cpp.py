@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.traces.importers._build import Choice, TraceBuilder
+from specmd_jax.traces.importers._build import RoutedToken, TraceBuilder
 from specmd_jax.traces.importers._lines import at_line, first_line, numbered_lines
 from specmd_jax.traces.importers._options import ImportOptions
 from specmd_jax.traces.importers._topk import settle_top_k
@@ -79,7 +79,7 @@ def _from_activations(
         for layer, experts in run:
             chosen = [experts[at : at + top_k] for at in range(0, len(experts), top_k)]
             for row, choice in enumerate(chosen, token + tokens - len(chosen)):
-                builder.choose(row, layer, Choice(choice), phase=phase, run=number)
+                builder.choose(row, layer, RoutedToken(choice), phase=phase, run=number)
         token += tokens
     return builder.build(options, provenance, notes=notes)
 
@@ -102,7 +102,7 @@ def _from_positions(rows: list[list[int]], options: ImportOptions, provenance: P
         builder.choose(
             position,
             layer,
-            Choice(experts),
+            RoutedToken(experts),
             phase=PREFILL if prefill else DECODE,
             run="prefill" if prefill else None,
         )

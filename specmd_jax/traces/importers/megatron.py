@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.traces.importers._build import Choice, TraceBuilder
+from specmd_jax.traces.importers._build import RoutedToken, TraceBuilder
 from specmd_jax.traces.importers._lines import at_line, first_object, json_objects
 from specmd_jax.traces.importers._options import ImportOptions
 from specmd_jax.traces.importers._values import integer, integers
@@ -97,7 +97,7 @@ def _add_step(builder: TraceBuilder, step: int, ranks: dict[int, Layers]) -> Non
                     builder.choose(
                         (step, rank, token),
                         layer,
-                        Choice(choices[token]),
+                        RoutedToken(choices[token]),
                         request=rank,
                         phase=phase,
                         run=step,

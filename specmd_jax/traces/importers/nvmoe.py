@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.traces.importers._build import Choice, TraceBuilder
+from specmd_jax.traces.importers._build import RoutedToken, TraceBuilder
 from specmd_jax.traces.importers._lines import at_line, json_value, numbered_lines
 from specmd_jax.traces.importers._options import ImportOptions
 from specmd_jax.traces.importers._values import integers
@@ -32,7 +32,7 @@ def load(path: Path, options: ImportOptions) -> Trace:
     for number, line in numbered_lines(path):
         with at_line(number):
             for layer, experts in _by_layer(json_value(line)).items():
-                builder.choose(number, layer, Choice(experts))
+                builder.choose(number, layer, RoutedToken(experts))
     return builder.build(
         options,
         Provenance(producer="nvmoe", source=path.name, recorded="llama.cpp callback, decode"),

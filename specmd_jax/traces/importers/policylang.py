@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.traces.importers._build import Choice, TraceBuilder
+from specmd_jax.traces.importers._build import RoutedToken, TraceBuilder
 from specmd_jax.traces.importers._lines import at_line, first_object, json_objects
 from specmd_jax.traces.importers._options import ImportOptions
 from specmd_jax.traces.importers._values import (
@@ -98,7 +98,7 @@ def _add(builder: TraceBuilder, entry: Entry, top_k: int | None) -> None:
     builder.choose(
         (prompt, token),
         layer,
-        Choice(experts, weights, logits),
+        RoutedToken(experts, weights, logits),
         request=prompt,
         phase=_PHASES[label],
         run=(prompt, "prefill") if label == "prefill" else None,

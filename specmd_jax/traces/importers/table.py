@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.traces.importers._build import Choice, TraceBuilder
+from specmd_jax.traces.importers._build import RoutedToken, TraceBuilder
 from specmd_jax.traces.importers._lines import (
     at_line,
     first_line,
@@ -235,5 +235,5 @@ def _add(builder: TraceBuilder, row: Row, shared: bool) -> None:
     if isinstance(row["experts"], int):
         builder.choose_one(token, row["layer"], row["experts"], row.get("weights"), **where)
     else:
-        choice = Choice(row["experts"], row.get("weights"), row.get("logits"))
+        choice = RoutedToken(row["experts"], row.get("weights"), row.get("logits"))
         builder.choose(token, row["layer"], choice, **where)
