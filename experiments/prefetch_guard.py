@@ -105,7 +105,7 @@ def run_experiment(
     """
     recorded = load(traces, passes)
     parts: dict[str, Callable[[], Rows]] = {
-        f"{model}, {name}": partial(compare, trace, model, name)
+        f"{model}, {name}": partial(guard_rows, trace, model, name)
         for model, trace in recorded.items()
         for name in PREDICTORS
     }
