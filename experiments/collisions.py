@@ -22,7 +22,8 @@ from specmd_jax.hardware.capacity import copies_of, find_model, parse_capacity
 from specmd_jax.policies.prefetch.noisy_oracle import NoisyOracleParams
 from specmd_jax.policies.strategy import Strategy, make_strategy
 from specmd_jax.study.metrics import SIMULATED, count_summary
-from specmd_jax.study.run import RunResult, Setup, compare
+from specmd_jax.study.run import RunResult, compare
+from specmd_jax.study.setup import Setup
 from specmd_jax.traces import Trace
 
 SHARES = ("1%", "5%", "25%")

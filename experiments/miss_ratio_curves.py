@@ -16,7 +16,8 @@ from recordings import RECORDED, RESULTS, Parts, Rows, finish, load, read_rows
 
 from specmd_jax.policies.strategy import SCOPES, make_strategy
 from specmd_jax.study.metrics import SIMULATED, count_summary
-from specmd_jax.study.run import RunResult, Setup, compare
+from specmd_jax.study.run import RunResult, compare
+from specmd_jax.study.setup import Setup
 from specmd_jax.traces import Trace
 
 POLICIES = ("lru", "lfu", "least-stale", "score-based", "fld-cyclic", "belady")

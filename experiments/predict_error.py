@@ -29,7 +29,8 @@ from specmd_jax.predict.hit_rates import Locality, published_locality, trace_loc
 from specmd_jax.predict.latency import Foresight, pass_parts, pass_time
 from specmd_jax.study.choice import Choice, make_setup
 from specmd_jax.study.metrics import SIMULATED, summarise_result
-from specmd_jax.study.run import RunResult, Setup, compare
+from specmd_jax.study.run import RunResult, compare
+from specmd_jax.study.setup import Setup
 from specmd_jax.study.tune import split_requests
 from specmd_jax.traces import Trace, batch_prefill, import_trace, slice_passes, slice_requests
 

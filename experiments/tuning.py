@@ -21,7 +21,7 @@ from recordings import RECORDED, RESULTS, Rows, finish, load, read_rows, where
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.study.choice import Choice, make_setup
-from specmd_jax.study.run import Setup
+from specmd_jax.study.setup import Setup
 from specmd_jax.study.tune import (
     Effort,
     Objective,

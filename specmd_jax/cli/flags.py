@@ -1,15 +1,16 @@
-"""Flags that several verbs share: which part of a trace, and of which model."""
+"""Flags that several verbs share: the cache, the machine, which part of a trace, the model."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import FlagCreatePairsOff, arg
+from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg
 
 from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:  # JAX takes a second to import: a slip in the flags should be told before
     from specmd_jax.model_zoo import ModelSpec
+    from specmd_jax.study.choice import Choice
     from specmd_jax.traces import Trace
 
 Json = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
@@ -19,6 +20,76 @@ def option(metavar: str, default: str = "") -> object:
     """Returns how an optional flag looks in the help."""
     hint = f"(default: {default})" if default else ""
     return arg(metavar=metavar, help_behavior_hint=hint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decisions:
+    """The cache and its four policies; a flag overrides what --strategy says."""
+
+    strategy: Annotated[str | None, option("S")] = None
+    """A published system: see `specmd list strategies`."""
+    eviction: Annotated[str | None, option("E", "lru")] = None
+    """Which copy leaves: see `specmd list policies` for this and the next three."""
+    prefetch: Annotated[str | None, option("P", "none")] = None
+    """What to bring early."""
+    miss: Annotated[str | None, option("M", "fetch")] = None
+    """What to do about an absent expert."""
+    routing: Annotated[str | None, option("R", "standard")] = None
+    """Whether the choice of experts bends."""
+    capacity: Annotated[str, arg(metavar="C")] = "5%"
+    """5%, 200 (slots), 12/layer, 0.6GB, 8,8,4,... (quotas) or auto (what --hardware has left)."""
+    scope: Annotated[str | None, option("global|layer", "global")] = None
+    """One pool for all layers, or one for each."""
+    admission: Annotated[str | None, option("forced|bypass", "forced")] = None
+    """Whether every load is retained, or only what outranks a resident."""
+    lookahead: Annotated[int | None, option("D", "1")] = None
+    """Layers ahead that the prefetcher names."""
+    guard: FlagCreatePairsOff[bool] = False
+    """Prefetch only what is worth its transfer, see guard.margin."""
+    precision: Annotated[str | None, option("Q,...", "bf16")] = None
+    """Precisions of the copies, best first, for example int8,int4,int2."""
+    start: Annotated[str | None, option("cold|popular", "cold")] = None
+    """An empty cache, or the experts that this trace demands most."""
+    touch_on_prefetch_insert: bool = True
+    """Whether an insert by prefetch counts as recent."""
+    touch_on_prefetch_hit: bool = False
+    """Whether selecting a resident expert for prefetch does."""
+    param: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FAMILY.NAME=VALUE")] = ()
+    """A parameter of a policy, for example eviction.decay=0.8."""
+    seed: Annotated[int | None, option("N", "0")] = None
+    """Seed of the policies that draw at random."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """The machine; without one nothing is timed."""
+
+    hardware: Annotated[str | None, option("H")] = None
+    """Times are wanted, on this machine: see `specmd list hardware`."""
+    link: Annotated[str | None, option("RATE")] = None
+    """Another rate from host to device, for example 5GB/s."""
+    latency: Annotated[str | None, option("TIME")] = None
+    """Another fixed time of each copy, for example 20us."""
+    context: Annotated[int | None, option("N", "1024")] = None
+    """Tokens in the KV cache of each request."""
+    overlap: bool = True
+    """Whether resident experts compute while others load."""
+
+
+def choice_of(cache: Decisions, machine: Machine | None = None) -> "Choice":
+    """Returns what the flags ask for; without a machine nothing is timed.
+
+    Raises:
+      InputError: a --param is not of the form family.name=value.
+    """
+    from specmd_jax.policies.params import split_assignment
+    from specmd_jax.study.choice import Choice
+
+    asked = vars(cache) | vars(machine or Machine())
+    params = tuple(split_assignment(text) for text in asked.pop("param"))
+    if asked["precision"] is not None:
+        asked["precision"] = tuple(asked["precision"].split(","))
+    return Choice(**asked, params=params)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +183,7 @@ def load_trace(path: Path, model: "ModelSpec | None", part: Part) -> "Trace":
     Raises:
       InputError: it cannot be read, or was not recorded from `model`.
     """
-    from specmd_jax.study.choice import check_model
+    from specmd_jax.study.setup import check_model
     from specmd_jax.traces import ImportOptions, import_trace
 
     trace = import_trace(path, ImportOptions(model=model.hf_id if model else ""))

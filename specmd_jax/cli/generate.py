@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from specmd_jax.cli.flags import Json, option
+from specmd_jax.cli.flags import Decisions, Json, choice_of, option
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, say, stdout
-from specmd_jax.cli.simulate import Decisions, Machine, Simulate
 from specmd_jax.cli.throttle import Throttle
 from specmd_jax.cli.writable import check_writable
 from specmd_jax.core.errors import InputError
@@ -69,7 +68,7 @@ class Generate:
         from specmd_jax.study.choice import make_setup
 
         self._check()
-        setup = make_setup(Simulate(trace=Path(), cache=self.cache, machine=Machine()).choice())
+        setup = make_setup(choice_of(self.cache))
         link, recorder = self.throttle.link(), self._recorder(setup.strategy)
         checkpoint = open_model(self.model)
         tokenizer = open_tokenizer(checkpoint)

@@ -37,8 +37,9 @@ class Import:
     """Print one JSON object."""
 
     def run(self) -> None:
-        from specmd_jax.report.tables import describe_trace, show_trace
+        from specmd_jax.report.tables import show_trace
         from specmd_jax.traces import ImportOptions, concatenate, import_trace, write_trace
+        from specmd_jax.traces.analysis import describe_trace
 
         if not self.sources:
             raise InputError("no source is given: name at least one trace to import")

@@ -26,7 +26,8 @@ class Inspect:
     """Print one JSON object."""
 
     def run(self) -> None:
-        from specmd_jax.report.inspection import inspect_trace, show_inspection
+        from specmd_jax.report.inspection import show_inspection
+        from specmd_jax.study.inspect import inspect_trace
 
         spec = load_model(self.model)
         trace = load_trace(self.trace, spec, self.slicing)

@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from specmd_jax.cli.flags import Json, option
+from specmd_jax.cli.flags import Decisions, Json, choice_of, option
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, progress, stdout
-from specmd_jax.cli.simulate import Decisions, Machine, Simulate
 from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from specmd_jax.models import Checkpoint
-    from specmd_jax.study.run import Setup
+    from specmd_jax.study.setup import Setup
 
 MOST_TOKENS = 1 << 20
 MOST_LENGTH = 1 << 14
@@ -69,8 +68,7 @@ class Quality:
         from specmd_jax.runtime.quality.measure import check_quality
         from specmd_jax.study.choice import make_setup
 
-        simulate = Simulate(trace=self.text, cache=self.cache, machine=Machine())
-        setup = make_setup(simulate.choice())
+        setup = make_setup(choice_of(self.cache))
         capacities = [part.strip().replace("+", ",") for part in self.cache.capacity.split(",")]
         setups = [replace(setup, capacity=capacity) for capacity in capacities]
         for one in setups:

@@ -142,9 +142,10 @@ class Record:
         expert_bytes: "np.ndarray",
         seconds: float,
     ) -> None:
-        from specmd_jax.report.tables import describe_trace, show_trace
+        from specmd_jax.report.tables import show_trace
         from specmd_jax.runtime.record.provenance import describe_recording
         from specmd_jax.traces import write_trace
+        from specmd_jax.traces.analysis import describe_trace
 
         origin = describe_recording(self.model, checkpoint, how, self.dtype, self.prompts.name)
         trace = recorder.trace(checkpoint.config.spec.num_experts, origin, expert_bytes)

@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from specmd_jax.cli.flags import Json, Part, load_trace, option
+from specmd_jax.cli.flags import Decisions, Json, Part, choice_of, load_trace, option
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, stdout
-from specmd_jax.cli.simulate import Decisions, Machine, Simulate
 from specmd_jax.cli.throttle import Throttle
 from specmd_jax.core.errors import InputError
 
@@ -42,7 +41,7 @@ class Replay:
         from specmd_jax.runtime.runs.trace_replay import open_forced, summarise_replay, time_passes
         from specmd_jax.study.choice import make_setup
 
-        setup = make_setup(Simulate(trace=Path(), cache=self.cache, machine=Machine()).choice())
+        setup = make_setup(choice_of(self.cache))
         link = self.throttle.link()
         spec = load_model(self.model)
         trace = load_trace(self.trace, spec, self.slicing)

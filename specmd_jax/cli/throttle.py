@@ -29,9 +29,8 @@ class Throttle:
         Raises:
           InputError: a value is none.
         """
-        from specmd_jax.core.units import parse_rate
+        from specmd_jax.core.units import parse_rate, parse_seconds
         from specmd_jax.runtime.transfer.link import ThrottledLink
-        from specmd_jax.study.choice import parse_seconds
 
         if self.rate is None:
             if self.latency is not None:

@@ -6,15 +6,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from specmd_jax.cli.flags import Json, Slicing, load_model, load_trace, option
+from specmd_jax.cli.flags import (
+    Decisions,
+    Json,
+    Machine,
+    Slicing,
+    choice_of,
+    load_model,
+    load_trace,
+    option,
+)
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, progress, stdout
-from specmd_jax.cli.simulate import Decisions, Machine, Simulate
 from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
     from specmd_jax.model_zoo import ModelSpec
-    from specmd_jax.study.run import Setup
+    from specmd_jax.study.setup import Setup
     from specmd_jax.traces import Trace
 
 LEAST, MOST = 8, 1_000_000  # simulations
@@ -56,11 +64,11 @@ class Tune:
     """Print one JSON object."""
 
     def run(self) -> None:
-        from specmd_jax.study.choice import check_setup, make_setup
+        from specmd_jax.study.choice import make_setup
+        from specmd_jax.study.setup import check_setup
 
         self._check()
-        simulate = Simulate(trace=self.trace, cache=self.cache, machine=self.machine)
-        setup = make_setup(simulate.choice())
+        setup = make_setup(choice_of(self.cache, self.machine))
         if setup.hardware is None:
             raise InputError("tuning needs times: add --hardware")
         spec = load_model(self.model)

@@ -1,4 +1,4 @@
-"""Sizes and rates as people write them ("0.6GB", "4000MiB", "5GB/s"), read into plain numbers."""
+"""Sizes, rates and times as people write them ("0.6GB", "5GB/s", "20us"), read into numbers."""
 
 import math
 import re
@@ -8,6 +8,7 @@ from specmd_jax.core.errors import InputError
 _PREFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SCALE = _PREFIXES | _BINARY
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 _QUANTITY = re.compile(r"(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*(?P<unit>[A-Za-z]*)")
 _UNIT = re.compile(r"(?P<prefix>(?:[kmgt]i?)?)(?P<base>b|bits?|bytes?)", re.IGNORECASE)
@@ -39,6 +40,18 @@ def parse_rate(text: str) -> float:
     if rate == 0:
         raise InputError(f"rate {text!r} is zero: nothing would ever arrive")
     return rate
+
+
+def parse_seconds(text: str) -> float:
+    """Returns the seconds that `text` names, e.g. "20us" or "0.5ms".
+
+    Raises:
+      InputError: no number, or no unit of time behind it.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d*)?(?:e[+-]?\d+)?)\s*(s|ms|us|ns)", text.strip().lower())
+    if match is None:
+        raise InputError(f"cannot read time {text!r}: write it like 20us or 0.5ms")
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def _parse(text: str, *, what: str, example: str) -> float:

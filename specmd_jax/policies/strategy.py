@@ -85,6 +85,11 @@ def get_policy(family: str, name: str) -> Any:
     return policies[name]
 
 
+def policy_name(family: str, policy: Any) -> str | None:
+    """Returns what the registry calls a policy, None if it is not registered."""
+    return next((name for name, known in FAMILIES[family].items() if known == policy), None)
+
+
 def make_strategy(
     eviction: str = "lru",
     prefetch: str = "none",

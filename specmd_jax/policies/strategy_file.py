@@ -13,7 +13,13 @@ from typing import Any
 from specmd_jax.core.errors import InputError
 from specmd_jax.policies.params import list_params, set_params
 from specmd_jax.policies.published import StrategyPreset
-from specmd_jax.policies.strategy import FAMILIES, Strategy, StrategyParams, make_strategy
+from specmd_jax.policies.strategy import (
+    FAMILIES,
+    Strategy,
+    StrategyParams,
+    make_strategy,
+    policy_name,
+)
 
 FORMAT = "specmd.strategy/1"
 SWITCHES: dict[str, type] = {
@@ -94,10 +100,10 @@ def _typed(path: Path, record: Mapping[str, Any], name: str, kind: type) -> Any:
 
 
 def _name(family: str, policy: Any) -> str:
-    for name, known in FAMILIES[family].items():
-        if known == policy:
-            return name
-    raise InputError(f"the {family} policy has no name: register it before it is written")
+    name = policy_name(family, policy)
+    if name is None:
+        raise InputError(f"the {family} policy has no name: register it before it is written")
+    return name
 
 
 def _plain(value: Any) -> bool | int | float:

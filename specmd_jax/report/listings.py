@@ -12,8 +12,7 @@ from specmd_jax.hardware.profiles import HARDWARE
 from specmd_jax.model_zoo import MODELS
 from specmd_jax.policies.params import list_params
 from specmd_jax.policies.published import NOT_EXPRESSIBLE, STRATEGIES
-from specmd_jax.policies.strategy import FAMILIES
-from specmd_jax.study.choice import policy_name
+from specmd_jax.policies.strategy import FAMILIES, policy_name
 from specmd_jax.traces import IMPORTERS
 
 Records = list[dict[str, Any]]

@@ -1,4 +1,4 @@
-"""What a trace holds, as a record for JSON and as lines for a terminal."""
+"""What a trace holds, as lines for a terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,28 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from specmd_jax.core.quantities import count, plural
-from specmd_jax.traces import PREFILL, Trace
-
-
-def describe_trace(trace: Trace) -> dict[str, Any]:
-    """Returns what a trace holds and what was assumed in reading it, ready for JSON."""
-    provenance = trace.provenance
-    scores = ("weights", "logits", "predicted", "expert_bytes")
-    return {
-        "model": provenance.model or None,
-        "layers": trace.shape.num_layers,
-        "experts": trace.num_experts,
-        "top_k": trace.shape.top_k,
-        "tokens": trace.num_tokens,
-        "passes": trace.num_passes,
-        "requests": len(set(trace.request.tolist())),
-        "prefill_tokens": int((trace.phase == PREFILL).sum()),
-        "records": [name for name in scores if getattr(trace, name) is not None],
-        "lookahead": trace.lookahead,
-        "producer": provenance.producer or None,
-        "licence": provenance.licence or None,
-        "notes": list(provenance.notes),
-    }
 
 
 def show_trace(record: Mapping[str, Any], console: Console) -> None:

@@ -12,7 +12,7 @@ from specmd_jax.policies.base import NEXT_USE, UPCOMING
 from specmd_jax.policies.strategy import check_strategy
 from specmd_jax.runtime.decide.applied_choice import check_bendable
 from specmd_jax.runtime.offload.store import AS_STORED, ExpertStore
-from specmd_jax.study.run import Setup
+from specmd_jax.study.setup import Setup
 
 
 class Budget(NamedTuple):

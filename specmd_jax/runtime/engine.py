@@ -35,7 +35,8 @@ from specmd_jax.runtime.transfer.expert_cache import ExpertCache
 from specmd_jax.runtime.transfer.link import DirectLink, Link
 from specmd_jax.runtime.transfer.prefetch_queue import PrefetchLoop
 from specmd_jax.simulator.batch import SimResult
-from specmd_jax.study.run import RunResult, Setup
+from specmd_jax.study.run import RunResult
+from specmd_jax.study.setup import Setup
 from specmd_kernels import Implementation
 
 

@@ -17,7 +17,8 @@ from specmd_jax.traces.analysis import exact_from, hit_curve, reuse_profile
 
 if TYPE_CHECKING:
     from specmd_jax.model_zoo import ModelSpec
-    from specmd_jax.study.run import RunResult, Setup
+    from specmd_jax.study.run import RunResult
+    from specmd_jax.study.setup import Setup
 
 SHARES = (0.01, 0.02, 0.05, 0.10, 0.15, 0.20, 0.25, 0.35, 0.50, 0.75)  # of all routed experts
 OPTIMA = ("belady", "belady-bypass")
@@ -114,7 +115,7 @@ def _slots(trace: Trace) -> dict[int, float]:
 
 def _contenders(scope: str, slots: int) -> dict[str, "Setup"]:
     from specmd_jax.policies.strategy import make_strategy
-    from specmd_jax.study.run import Setup
+    from specmd_jax.study.setup import Setup
 
     choices = {name: make_strategy(name, scope=scope) for name in ("lru", "lfu", *OPTIMA)}
     if scope == "global":

@@ -1,39 +1,27 @@
 """One configuration in the user's words, and what it means as a `Setup`."""
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.core.types import ModelShape
-from specmd_jax.core.units import parse_rate
-from specmd_jax.hardware.capacity import (
-    BASE_PRECISION,
-    copies_of,
-    find_model,
-    free_device_bytes,
-    parse_capacity,
-)
+from specmd_jax.core.units import parse_rate, parse_seconds
+from specmd_jax.hardware.capacity import BASE_PRECISION
 from specmd_jax.hardware.profiles import HardwareProfile, get_hardware
-from specmd_jax.model_zoo import PRECISIONS, ModelSpec
-from specmd_jax.policies.params import list_params, set_params, set_seed
+from specmd_jax.model_zoo import PRECISIONS
+from specmd_jax.policies.params import set_params, set_seed
 from specmd_jax.policies.published import StrategyPreset, get_preset
 from specmd_jax.policies.strategy import (
     FAMILIES,
     Strategy,
     StrategyParams,
-    check_strategy,
     get_policy,
     make_strategy,
+    policy_name,
 )
 from specmd_jax.policies.strategy_file import is_file, read_strategy
-from specmd_jax.simulator.events import check_recorded
-from specmd_jax.study.run import STARTS, Setup
-from specmd_jax.traces import Trace
+from specmd_jax.study.setup import STARTS, Setup
 
 _UNSAID = ("none", "fetch", "standard")  # the defaults, which labels leave out
-_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
 @dataclass(frozen=True)
@@ -99,68 +87,6 @@ def make_setup(choice: Choice) -> Setup:
         context=1024 if choice.context is None else choice.context,
         overlap=choice.overlap,
     )
-
-
-def check_setup(trace: Trace, setup: Setup, spec: ModelSpec | None) -> None:
-    """Raises InputError if `setup` cannot be run on `trace`, before anything is compiled."""
-    spec = spec or find_model(trace.provenance.model, trace.shape)
-    check_strategy(setup.strategy, trace.shape)
-    check_recorded(trace, setup.strategy.reads, setup.strategy.lookahead)
-    copies = copies_of(trace.shape, setup.precisions, spec, trace.expert_bytes)
-    free = None
-    if setup.hardware is not None:
-        if spec is None:
-            raise InputError(
-                f"times need a known model, and the trace names "
-                f"{trace.provenance.model or 'none'!r}: give --model"
-            )
-        if setup.capacity == "auto":
-            free = free_device_bytes(setup.hardware, spec, setup.context)
-    capacity = parse_capacity(setup.capacity, copies, trace.shape, setup.strategy.scope, free)
-    if capacity.slots < 1:
-        raise InputError(f"capacity {setup.capacity!r} holds no expert: give room for at least one")
-
-
-def check_model(shape: ModelShape, spec: ModelSpec) -> None:
-    """Raises InputError if a trace of `shape` was not recorded from the model `spec`."""
-    if spec.shape[:2] != shape[:2]:
-        raise InputError(
-            f"model {spec.name} has {spec.shape.num_layers} MoE layers of "
-            f"{spec.shape.num_experts} experts, the trace {shape.num_layers} of "
-            f"{shape.num_experts}: give the model that was recorded"
-        )
-
-
-def describe(setup: Setup) -> dict[str, Any]:
-    """Returns the decisions of a configuration by name, and the numbers they are tuned by."""
-    hardware = setup.hardware
-    return {
-        **{family: policy_name(family, getattr(setup.strategy, family)) for family in FAMILIES},
-        "lookahead": setup.strategy.lookahead if setup.strategy.prefetches else None,
-        "guard": setup.strategy.guard if setup.strategy.prefetches else None,
-        "params": list_params(setup.params),
-        "link_bytes_per_s": hardware and hardware.h2d_bytes_per_s,
-        "latency_s": hardware and hardware.h2d_latency_s,
-        "context": hardware and setup.context,
-        "overlap": hardware and setup.overlap,
-    }
-
-
-def policy_name(family: str, policy: Any) -> str | None:
-    """Returns what the registry calls a policy, None if it is not registered."""
-    return next((name for name, known in FAMILIES[family].items() if known == policy), None)
-
-
-def parse_seconds(text: str) -> float:
-    """Returns the seconds that `text` names, e.g. "20us" or "0.5ms".
-
-    Raises:
-      InputError: no number, or no unit of time behind it.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d*)?(?:e[+-]?\d+)?)\s*(s|ms|us|ns)", text.strip().lower())
-    if match is None:
-        raise InputError(f"cannot read time {text!r}: write it like 20us or 0.5ms")
-    return float(match[1]) * _SECONDS[match[2]]
 
 
 def _preset(name: str | None) -> StrategyPreset:

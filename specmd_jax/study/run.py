@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +11,6 @@ from jaxtyping import Bool
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.hardware.capacity import (
-    BASE_PRECISION,
     Capacity,
     Copies,
     copies_of,
@@ -20,30 +18,11 @@ from specmd_jax.hardware.capacity import (
     free_device_bytes,
     parse_capacity,
 )
-from specmd_jax.hardware.profiles import HardwareProfile
 from specmd_jax.model_zoo import ModelSpec
-from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.simulator.batch import SimConfig, SimResult, run_batch
 from specmd_jax.simulator.pricing import Price, price
+from specmd_jax.study.setup import STARTS, Setup
 from specmd_jax.traces import PAD, Trace
-
-STARTS = ("cold", "popular")
-
-
-@dataclass(frozen=True)
-class Setup:
-    """One configuration, in the user's terms."""
-
-    strategy: Strategy
-    params: StrategyParams
-    name: str = ""  # what the strategy is called in tables
-    capacity: str = "5%"
-    precisions: tuple[str, ...] = (BASE_PRECISION,)
-    start: str = "cold"  # "popular": the experts this trace demands most, as far as they fit
-    hardware: HardwareProfile | None = None  # None: counts only
-    context: int = 1024  # tokens in the KV cache beside those of the pass
-    overlap: bool = True  # residents compute while misses load
-    with_scales: bool = False  # count the scales of quantised copies, as a run must
 
 
 class RunResult(NamedTuple):

@@ -19,10 +19,11 @@ import numpy as np
 from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.policies.params import list_params
-from specmd_jax.study.choice import Choice, check_setup, describe, make_setup
+from specmd_jax.study.choice import Choice, make_setup
 from specmd_jax.study.journal import Journal
 from specmd_jax.study.metrics import summarise_result
-from specmd_jax.study.run import Setup, compare
+from specmd_jax.study.run import compare
+from specmd_jax.study.setup import Setup, check_setup, describe
 from specmd_jax.traces import Trace
 
 MOST = 1_000_000  # combinations: a slip of one value too many should not fill the memory

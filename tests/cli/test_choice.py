@@ -3,10 +3,12 @@
 import pytest
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.units import parse_seconds
 from specmd_jax.policies.params import RANGES, list_params, set_params, set_seed
 from specmd_jax.policies.published import STRATEGIES
 from specmd_jax.policies.strategy import FAMILIES, StrategyParams
-from specmd_jax.study.choice import Choice, describe, make_setup, parse_seconds
+from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.setup import describe
 from specmd_jax.study.sweep import Grid
 
 

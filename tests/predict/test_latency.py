@@ -23,7 +23,8 @@ from specmd_jax.predict.latency import (
     served_s,
 )
 from specmd_jax.study.metrics import summarise_result
-from specmd_jax.study.run import Setup, compare
+from specmd_jax.study.run import compare
+from specmd_jax.study.setup import Setup
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 SPEC = get_model("olmoe-1b-7b-0924")

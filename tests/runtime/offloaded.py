@@ -14,7 +14,7 @@ from specmd_jax.runtime.offload.store import ExpertStore
 from specmd_jax.runtime.options import Staging
 from specmd_jax.runtime.record.recorder import Recorder
 from specmd_jax.study.metrics import count_summary
-from specmd_jax.study.run import Setup
+from specmd_jax.study.setup import Setup
 from specmd_jax.traces import Trace
 from tests.models.small import CONFIG, small_decoder
 

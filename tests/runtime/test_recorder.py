@@ -29,7 +29,8 @@ from specmd_jax.runtime.record.record import Continuation, record
 from specmd_jax.runtime.record.recorder import Recorder
 from specmd_jax.simulator.events import dense_events
 from specmd_jax.study.metrics import count_summary
-from specmd_jax.study.run import Setup, compare
+from specmd_jax.study.run import compare
+from specmd_jax.study.setup import Setup
 from specmd_jax.traces import DECODE, PAD, PREFILL, Trace, read_trace, write_trace
 from tests.models.small import CONFIG, small_decoder
 

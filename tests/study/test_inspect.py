@@ -13,10 +13,12 @@ from specmd_jax.core.errors import InputError
 from specmd_jax.core.quantities import percent
 from specmd_jax.core.types import ModelShape
 from specmd_jax.policies.strategy import make_strategy
-from specmd_jax.report.inspection import _facts, inspect_trace, show_inspection
+from specmd_jax.report.inspection import _facts, show_inspection
 from specmd_jax.study.capacity_split import SENTENCES, split_misses, verdicts
+from specmd_jax.study.inspect import inspect_trace
 from specmd_jax.study.metrics import count_summary
-from specmd_jax.study.run import Setup, compare
+from specmd_jax.study.run import compare
+from specmd_jax.study.setup import Setup
 from specmd_jax.traces import DECODE, Trace
 from specmd_jax.traces.analysis import hit_curve, reuse_profile
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
@@ -159,7 +161,7 @@ def test_foresight_is_told_where_it_was_recorded(result: dict[str, Any]):
 
 def test_loops_are_named(result: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
     curve = result["curve"]  # it does not matter here, and another would be compiled
-    monkeypatch.setattr("specmd_jax.report.inspection.capacity_curve", lambda *_: curve)
+    monkeypatch.setattr("specmd_jax.study.inspect.capacity_curve", lambda *_: curve)
     once = generate(SyntheticSpec(SHAPE, requests=2, tokens=20), seed=1)
     rounds = decode_again(once, times=10)
     result = inspect_trace(rounds)

@@ -20,7 +20,7 @@ from specmd_jax.policies.strategy import check_strategy
 from specmd_jax.runtime.decide.applied_choice import check_bendable
 from specmd_jax.runtime.quality.closed_loop import Cached, Compared, Exact, Tiers, read_text
 from specmd_jax.simulator.state import begin
-from specmd_jax.study.run import Setup
+from specmd_jax.study.setup import Setup
 
 RESAMPLES = 2000
 LEVEL = 0.95

@@ -12,7 +12,7 @@ from specmd_jax.runtime.runs.generation import follow, summarise_run, warm_up
 from specmd_jax.runtime.runs.offloading import Offloading
 from specmd_jax.runtime.transfer.link import ThrottledLink
 from specmd_jax.study.choice import Choice, make_setup
-from specmd_jax.study.run import Setup
+from specmd_jax.study.setup import Setup
 
 PROMPT = "The old man went down to the river in the evening, and"
 PRECISION = "int4"

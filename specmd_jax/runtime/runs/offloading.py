@@ -9,7 +9,7 @@ from specmd_jax.models import Checkpoint, Decoder
 from specmd_jax.runtime.budget import check_runnable
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.offload.store import ExpertStore, store_checkpoint
-from specmd_jax.study.run import Setup
+from specmd_jax.study.setup import Setup
 
 
 class Offloading:

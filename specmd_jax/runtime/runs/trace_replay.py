@@ -28,7 +28,7 @@ from specmd_jax.runtime.gates.message import dictated
 from specmd_jax.runtime.offload.store import ExpertStore
 from specmd_jax.runtime.runs.generation import Generation, summarise_run
 from specmd_jax.runtime.transfer.link import DirectLink, Link
-from specmd_jax.study.run import Setup
+from specmd_jax.study.setup import Setup
 from specmd_jax.traces import PAD, PREFILL, Trace
 from specmd_kernels import Implementation
 

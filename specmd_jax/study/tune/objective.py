@@ -19,7 +19,8 @@ from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.simulator.batch import CONFIGS_PER_TILE
 from specmd_jax.study.metrics import summarise_result
-from specmd_jax.study.run import RunResult, Setup, compare
+from specmd_jax.study.run import RunResult, compare
+from specmd_jax.study.setup import Setup
 from specmd_jax.study.tune.knobs import Knob, values_at, with_values
 from specmd_jax.traces import Trace, slice_passes, slice_requests
 

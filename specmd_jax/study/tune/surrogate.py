@@ -30,7 +30,7 @@ from specmd_jax.simulator.cache import CacheConfig
 from specmd_jax.simulator.events import dense_events, first_use
 from specmd_jax.simulator.state import SimState, begin
 from specmd_jax.simulator.step import begin_pass, serve_event
-from specmd_jax.study.run import Setup
+from specmd_jax.study.setup import Setup
 from specmd_jax.study.tune.knobs import Knob, values_at
 from specmd_jax.traces import Trace
 

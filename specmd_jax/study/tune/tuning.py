@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.study.metrics import OPEN_LOOP, SIMULATED
-from specmd_jax.study.run import Setup
+from specmd_jax.study.setup import Setup
 from specmd_jax.study.tune.grid_check import check_grid
 from specmd_jax.study.tune.knobs import Knob, places_of, values_at
 from specmd_jax.study.tune.objective import Goal, Objective, split_requests

@@ -3,6 +3,7 @@
 from specmd_jax.traces.analysis.accesses import Accesses as Accesses
 from specmd_jax.traces.analysis.accesses import accesses as accesses
 from specmd_jax.traces.analysis.accesses import demand_sizes as demand_sizes
+from specmd_jax.traces.analysis.facts import describe_trace as describe_trace
 from specmd_jax.traces.analysis.foresight import foreseen_recall as foreseen_recall
 from specmd_jax.traces.analysis.foresight import (
     foreseen_recall_by_layer as foreseen_recall_by_layer,
