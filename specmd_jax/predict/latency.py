@@ -10,7 +10,8 @@ for n experts demanded, e the time of one on the device, a what one takes longer
 transfer and d a decision, if there is one to make: residents compute while the misses load one
 after another, and each runs as soon as it is there, the main loop of SpecMD's Figure 2
 (docs/semantics.md, section 8). That misses are independent is this model's assumption;
-experiments/predict_error.py prices it. Everything is differentiable in the times and in the rates.
+experiments/predict_error/run.py prices it. Everything is differentiable in the times and in the
+rates.
 """
 
 from functools import partial

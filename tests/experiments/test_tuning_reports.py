@@ -1,18 +1,16 @@
 """Pages and pictures of the tuning experiments, from made-up rows whose message is known."""
 
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(EXPERIMENTS)
-    return import_module
+from experiments.predict_error import tpot_vram
+from experiments.prefetch_guard import plan
+from experiments.prefetch_guard import report as guard_report
+from experiments.prefetch_guard.run import link_of
+from experiments.tuning import report as tuning_report
+from specmd_jax.model_zoo import get_model
 
 
 def tuning_rows(held_tuned: float) -> list[dict]:
@@ -36,49 +34,43 @@ def tuning_rows(held_tuned: float) -> list[dict]:
 
 
 @pytest.mark.parametrize(("held_tuned", "near"), [(1.005, "1 of 1 pairs"), (1.02, "0 of 1 pairs")])
-def test_the_page_counts_the_pairs_within_a_percent(
-    script, tmp_path: Path, held_tuned: float, near: str
-):
-    script("tuning_report").write_all(tuning_rows(held_tuned), tmp_path)
+def test_the_page_counts_the_pairs_within_a_percent(tmp_path: Path, held_tuned: float, near: str):
+    tuning_report.write_all(tuning_rows(held_tuned), tmp_path)
     page = (tmp_path / "tuning.md").read_text()
     assert near in page and "SIMULATED" in page and "5.0% of its simulations" in page
     assert (tmp_path / "tuning.png").stat().st_size > 10_000
 
 
-def guard_rows(module, tuned: float) -> list[dict]:
+def guard_rows(tuned: float) -> list[dict]:
     times = {"none": 1.0, "unguarded": 1.1, "guarded": 1.0, "tuned": tuned}
     return [
         {"model": "m", "predictor": "oracle of precision 0.8", "rho": rho, "way": way,
          "margin": 0.1, "tpot_s": time, "prefetched": 9, "prefetch_precision": 0.6}
-        for rho in module.RHOS for way, time in times.items()
+        for rho in plan.RHOS for way, time in times.items()
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("tuned", "verdict"), [(0.9, "never loses"), (1.05, "in 7 cases")])
-def test_the_page_says_whether_a_tuned_guard_loses(
-    script, tmp_path: Path, tuned: float, verdict: str
-):
-    rows = guard_rows(script("prefetch_guard"), tuned)
-    script("prefetch_guard_report").write_all(rows, tmp_path)
+def test_the_page_says_whether_a_tuned_guard_loses(tmp_path: Path, tuned: float, verdict: str):
+    rows = guard_rows(tuned)
+    guard_report.write_all(rows, tmp_path)
     page = (tmp_path / "prefetch_guard.md").read_text()
     assert verdict in page and "60 to 60 %" in page
     assert (tmp_path / "prefetch_guard.png").stat().st_size > 10_000
-    assert script("prefetch_guard").worst(rows, "unguarded") == pytest.approx(-0.1)
+    assert guard_report.worst(rows, "unguarded") == pytest.approx(-0.1)
 
 
-def test_links_are_chosen_by_rho(script):
-    module = script("prefetch_guard")
-    spec = import_module("specmd_jax.model_zoo").get_model("olmoe-1b-7b-0924")
-    slow, fast = (module.link_of(rho, spec) for rho in (4.0, 1.0))
+def test_links_are_chosen_by_rho():
+    spec = get_model("olmoe-1b-7b-0924")
+    slow, fast = (link_of(rho, spec) for rho in (4.0, 1.0))
     assert fast.h2d_bytes_per_s == pytest.approx(4 * slow.h2d_bytes_per_s)
 
 
-def test_budgets_are_drawn_for_each_strategy(script, tmp_path: Path):
-    module = script("tpot_vram")
+def test_budgets_are_drawn_for_each_strategy(tmp_path: Path):
     rows = [
         {"model": "m", "strategy": strategy, "vram_bytes": gigabytes * 10**9, "tpot_s": 0.1 / place}
-        for place, strategy in enumerate(module.COLOURS, start=1)
+        for place, strategy in enumerate(tpot_vram.COLOURS, start=1)
         for gigabytes in (2, 4, 8)
     ]
-    module.draw_budgets(rows, tmp_path / "tpot_vram.png")
+    tpot_vram.draw_budgets(rows, tmp_path / "tpot_vram.png")
     assert (tmp_path / "tpot_vram.png").stat().st_size > 10_000

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,9 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from experiments.predict_error import paper_ttft
+from experiments.predict_error.bands import band_of, measured
+from experiments.shared.recordings import RESULTS
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
-from specmd_jax.hardware.profiles import get_hardware
+from specmd_jax.hardware.profiles import get_hardware, write_profile
 from specmd_jax.model_zoo import get_model
 from specmd_jax.predict.forecast import (
     ERRORS,
@@ -28,7 +30,6 @@ from specmd_jax.predict.forecast import (
 from specmd_jax.predict.hit_rates import published_locality, trace_locality
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 OLMOE = get_model("olmoe-1b-7b-0924")
 LAPTOP = get_hardware("laptop-pcie4-x8")
 
@@ -96,7 +97,7 @@ def test_questions_that_make_no_sense():
 
 
 def test_each_band_holds_what_its_own_table_holds():
-    table = EXPERIMENTS / "results" / "predict_error.parquet"
+    table = RESULTS / "predict_error.parquet"
     rows = pq.read_table(table).to_pylist()
     for kind in ("published", "trace", "ttft"):
         band = known_band(kind)
@@ -107,14 +108,12 @@ def test_each_band_holds_what_its_own_table_holds():
 
 
 def test_the_table_of_errors_comes_with_the_package():
-    bands = json.loads(files("specmd_jax").joinpath(ERRORS).read_text())["bands"]
+    bands = json.loads(files("specmd_jax.predict").joinpath(ERRORS).read_text())["bands"]
     assert {"published", "trace", "ttft"} <= set(bands)
     assert known_band("telepathy") is None
 
 
-def test_a_band_holds_its_rows(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(EXPERIMENTS)
-    band_of = import_module("predict_error").band_of
+def test_a_band_holds_its_rows():
     found = np.linspace(0.5, 2.0, 41)
     rows = [{"found_s": one, "estimated_s": 1.0, "against": "SIMULATED"} for one in found]
     band = band_of(rows)
@@ -122,23 +121,18 @@ def test_a_band_holds_its_rows(monkeypatch: pytest.MonkeyPatch):
     assert inside.mean() >= 0.95 and not inside.all()
 
 
-def test_runs_of_the_runtime_become_measured_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(EXPERIMENTS)
-    module = import_module("predict_error")
-    assert module.measured(tmp_path) == []
+def test_runs_of_the_runtime_become_measured_rows(tmp_path: Path):
+    assert measured(tmp_path) == []
     one = {"strategy": "lru", "capacity": "25%", "link_bytes_per_s": 1e8, "ttft_s": 0.1,
            "tpot_s": 0.02, "hit_rate": 0.6}  # fmt: skip
     (tmp_path / "runtime_runs.jsonl").write_text(json.dumps(one) + "\n\n")
-    import_module("specmd_jax.hardware.profiles").write_profile(
-        LAPTOP, tmp_path / "machine.json", {}
-    )
-    (row,) = module.measured(tmp_path)
+    write_profile(LAPTOP, tmp_path / "machine.json", {})
+    (row,) = measured(tmp_path)
     assert row["against"] == "MEASURED" and row["found_s"] == 0.02 and row["estimated_s"] > 0
 
 
-def test_the_papers_table_is_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(EXPERIMENTS)
-    import_module("paper_ttft").run_experiment(tmp_path)
+def test_the_papers_table_is_estimated(tmp_path: Path):
+    paper_ttft.run_experiment(tmp_path)
     page = (tmp_path / "paper_ttft.md").read_text()
     assert "ESTIMATED" in page and page.count("#1") >= 2
     assert (tmp_path / "paper_ttft.png").stat().st_size > 10_000

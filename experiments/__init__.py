@@ -1,0 +1,1 @@
+"""Questions put to traces, models and machines, a folder each; README.md is the index."""

@@ -1,0 +1,1 @@
+"""How far is every policy from Belady's optimum, at every capacity?"""

@@ -1,0 +1,1 @@
+"""How far off are the closed forms, beside the simulator, the runtime and the paper?"""

@@ -1,0 +1,1 @@
+"""Does the runtime take the time that the simulator says?"""

@@ -1,0 +1,1 @@
+"""What the experiments share: recorded traces in, tables and pages out."""

@@ -1,0 +1,1 @@
+"""How fast are the simulator, the decoder and the kernels, on a CPU and a GPU?"""

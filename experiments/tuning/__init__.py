@@ -1,0 +1,1 @@
+"""Does tuning find what a dense grid finds?"""
