@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,18 @@ def test_the_policy_in_contributing_works(tmp_path: Path):
     file.write_text("\n".join(line.removeprefix("   ") for line in example.splitlines()))
     policy = runpy.run_path(str(file))["policy"]
     assert policy.score is not None and policy.doc.startswith("Most recently used")
+
+
+def test_the_picture_of_the_house_has_the_rooms_of_the_contract():
+    """Floor by floor, from the top; a room that spans two lines of the picture counts once."""
+    (picture,) = re.findall(r"```\n(┌.*?)```", README, re.DOTALL)
+    rooms = {path.parent.name for path in (ROOT / "specmd_jax").glob("*/__init__.py")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contract = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    floors = [
+        [word for word in re.findall(r"│ (\w+) ", line) if word in rooms]
+        for line in picture.splitlines()
+    ]
+    drawn = [set(floor) for floor in floors if floor]
+    assert drawn == [set(re.findall(r"\w+", layer)) & rooms for layer in contract]
+    assert set().union(*drawn) == rooms

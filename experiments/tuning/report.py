@@ -1,4 +1,4 @@
-"""Pictures and page of `tuning.py`: the landscapes with the path of the search, and the gaps."""
+"""Pictures and page of `run.py`: the landscapes with the path of the search, and the gaps."""
 
 from pathlib import Path
 

@@ -35,7 +35,7 @@ class Events(NamedTuple):
     """A trace made dense, pass by pass: what a scan over passes consumes.
 
     The optional fields are None unless a policy of the strategy reads them, see
-    `policy.Reads`.
+    `policies.base.Eviction`.
     """
 
     tokens: Int[Array, " P"]  # tokens that the pass computes

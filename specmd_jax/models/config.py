@@ -39,7 +39,7 @@ class Attention:
 
 @dataclass(frozen=True)
 class Router:
-    """How gate logits become experts and weights, see `models.router`."""
+    """How gate logits become experts and weights, see `models.layers.router`."""
 
     kind: RouterKind = "softmax"
     normalize: bool = False  # weights of a token sum to 1

@@ -18,7 +18,7 @@ from specmd_jax.predict.break_even import batch_gain, batch_pass, break_even_acc
 from specmd_jax.predict.hit_rates import KNEE, Locality
 from specmd_jax.predict.latency import PassTime, pass_parts, pass_time
 
-RESERVE = 0.1  # of the device's memory, for activations and the allocator: as `sizing` has it
+RESERVE = 0.1  # of the device's memory, for activations and the allocator; hardware.capacity's
 ERRORS = "forecast_errors.json"
 NEAR_FULL = 0.9  # hit rate up to which a working set is said to be held
 DRAFT = 4  # tokens that speculative decoding would check in one pass

@@ -1,6 +1,6 @@
 """What a gate asks for, as the event that the policies see: the numbers a trace would replay.
 
-The arithmetic is that of `traces.events`, one layer at a time, so that a run and the replay of
+The arithmetic is that of `simulator.events`, one layer at a time, so that a run and the replay of
 its recording decide alike to the last count.
 """
 

@@ -133,7 +133,7 @@ def _event(
     step: Int[Array, ""],
     fresh: Bool[Array, ""],
 ) -> Event:
-    """Returns what a gate asks for, in the fixed point of `traces.events`."""
+    """Returns what a gate asks for, in the fixed point of `simulator.events`."""
     num_layers, num_experts, _ = setting.shape
     reads = setting.strategy.reads
     routed = jnp.zeros(num_experts, jnp.int32).at[gate.ids[0]].add(1)

@@ -5,7 +5,7 @@ Preamble: `# model=... arch=... n_layer=... n_expert=... n_expert_used=...`, and
 some: turn (a request), phase (0 prefill, 1 decode), step (position), layer, slot (rank), expert,
 weight (nan: the graph showed none), residency, expert_bytes (read just now, so not used here).
 Prefill is one batched pass. llama.cpp computes the last layer for the last prompt token only: the
-others are padded there. Learned from docs/telemetry.md of Helldez/BigMoeOnEdge and a recorded file.
+others are padded there. Learned from Helldez/BigMoeOnEdge/docs/telemetry.md and a recorded file.
 """
 
 import re
