@@ -77,7 +77,7 @@ class Quality:
 
     def _read(self, checkpoint: "Checkpoint") -> "np.ndarray":
         from specmd_jax.models import open_tokenizer
-        from specmd_jax.runtime.runs.texts import read_tokens
+        from specmd_jax.runtime.runs.prompts import read_tokens
 
         if self.text.suffix == ".npy":
             return read_tokens(self.text)

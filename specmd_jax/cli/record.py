@@ -116,8 +116,7 @@ class Record:
         """Returns the bytes of an expert by layer, and whether Ctrl-C ended the recording."""
         import jax.numpy as jnp
 
-        from specmd_jax.runtime.record.loading import load_whole
-        from specmd_jax.runtime.record.model import RecordingModel
+        from specmd_jax.runtime.record.model import RecordingModel, load_whole
         from specmd_jax.runtime.record.record import record
 
         dtype = jnp.dtype(self.dtype)

@@ -15,10 +15,9 @@ from specmd_jax.models.config import Activation
 from specmd_jax.runtime.clock import Pace
 from specmd_jax.runtime.decide.layer_work import Work
 from specmd_jax.runtime.forward.pass_state import Walk
-from specmd_jax.runtime.offload.carry import carry
 from specmd_jax.runtime.offload.ffn import How, Way, arrive_now, compute_held_now
 from specmd_jax.runtime.offload.slots import Slots
-from specmd_jax.runtime.offload.store import ExpertStore
+from specmd_jax.runtime.offload.store import ExpertStore, to_device
 from specmd_kernels import Implementation
 
 Result = TypeVar("Result")
@@ -137,7 +136,7 @@ class Computing:
         for tier in range(len(self.by)):
             self.go_held(_aside(walk), tier)
         if len(self.by) == 1:
-            row = carry(self._store[0, walk.layer, 0])
+            row = to_device(self._store[0, walk.layer, 0])
             _aside(walk).go_last(self.by[0], row, np.int32(0))
 
 

@@ -31,9 +31,8 @@ from specmd_jax.runtime.offload.slots import Slots
 from specmd_jax.runtime.offload.store import ExpertStore, device_sharding
 from specmd_jax.runtime.options import Staging
 from specmd_jax.runtime.record.recorder import Recorder
-from specmd_jax.runtime.transfer.expert_cache import ExpertCache
 from specmd_jax.runtime.transfer.link import DirectLink, Link
-from specmd_jax.runtime.transfer.prefetch_queue import PrefetchLoop
+from specmd_jax.runtime.transfer.prefetch_queue import ExpertCache, PrefetchLoop
 from specmd_jax.simulator.batch import SimResult
 from specmd_jax.study.run import RunResult
 from specmd_jax.study.setup import Setup

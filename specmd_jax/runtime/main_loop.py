@@ -16,9 +16,9 @@ from specmd_jax.models import DecoderConfig
 from specmd_jax.policies.strategy import Strategy
 from specmd_jax.runtime.clock import Pace
 from specmd_jax.runtime.compute import Computing
+from specmd_jax.runtime.decide.applied_choice import meet_fates
 from specmd_jax.runtime.decide.compiled_step import Decision
 from specmd_jax.runtime.decide.decisions import Place
-from specmd_jax.runtime.decide.fates import meet_fates
 from specmd_jax.runtime.decide.hit_backlog import Hits, found_from_start
 from specmd_jax.runtime.decide.layer_work import Work, sure_work, work_of
 from specmd_jax.runtime.forward.pass_state import Walk
@@ -29,7 +29,7 @@ from specmd_jax.runtime.offload.host_ffn import HostExperts
 from specmd_jax.runtime.offload.pages import Memory
 from specmd_jax.runtime.transfer.demand_loads import Loads, missing
 from specmd_jax.runtime.transfer.estimate import Expecting
-from specmd_jax.runtime.transfer.expert_cache import ExpertCache
+from specmd_jax.runtime.transfer.prefetch_queue import ExpertCache
 from specmd_jax.runtime.transfer.watchdog import Watching
 
 Result = TypeVar("Result")

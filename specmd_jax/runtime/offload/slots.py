@@ -18,9 +18,8 @@ from jaxtyping import Array, Bool, Int, Int8, Shaped
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.interned import Static
 from specmd_jax.core.types import ABSENT
-from specmd_jax.runtime.offload.carry import carry
 from specmd_jax.runtime.offload.pages import Memory, allot, write_now
-from specmd_jax.runtime.offload.store import Packing
+from specmd_jax.runtime.offload.store import Packing, to_device
 
 NO_PAGE = -1
 Pages = Int[np.ndarray, " pages"]
@@ -67,7 +66,7 @@ class Slots:
         for static, pages in zip(self._packings, self._pages_of_tier, strict=True):
             if pages <= num_pages:
                 nothing = np.zeros(static.value.size, static.value.row)
-                row = carry(nothing)
+                row = to_device(nothing)
                 for _ in range(2):  # on what was allotted, and on what was written to
                     where = np.arange(pages, dtype=np.int32)
                     self._memory = write_now(static, self._memory, row, where)

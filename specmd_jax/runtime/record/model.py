@@ -1,14 +1,44 @@
-"""A model that is on the device whole and gives the choices of its gates to a recorder."""
+"""A checkpoint loaded whole, as a model that gives the choices of its gates to a recorder."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
-from jaxtyping import Array, Float, Int
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Integer
 
-from specmd_jax.models import Decoder, ExpertWeights, KvCache, Pass, resident
+from specmd_jax.models import Checkpoint, Decoder, ExpertWeights, KvCache, Pass, resident
 from specmd_jax.models.forward import Structure, take_apart
 from specmd_jax.runtime.gates.scores import Seen, Wanted, see
 from specmd_jax.runtime.record.recorder import Recorder
+
+
+class Loaded(NamedTuple):
+    """A model on the device."""
+
+    decoder: Decoder
+    experts: tuple[ExpertWeights, ...]  # of each MoE layer
+    expert_bytes: Integer[np.ndarray, " L"]  # int64, of one expert as stored
+
+
+def load_whole(checkpoint: Checkpoint, dtype: jnp.dtype | type = jnp.float32) -> Loaded:
+    """Returns the model with all its experts on the device.
+
+    Args:
+      checkpoint: its files.
+      dtype: of all weights on the device.
+
+    Raises:
+      InputError: a tensor is missing or has another shape than config.json asks for.
+    """
+    experts, sizes = [], []
+    for layer in range(checkpoint.config.spec.num_moe_layers):
+        stored = checkpoint.experts(layer)
+        nbytes = sum(leaf.nbytes for leaf in jax.tree.leaves(stored))
+        sizes.append(nbytes // checkpoint.config.spec.num_experts)
+        experts.append(jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), stored))
+    return Loaded(checkpoint.decoder(dtype), tuple(experts), np.asarray(sizes, np.int64))
 
 
 class RecordingModel:

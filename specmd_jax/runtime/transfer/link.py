@@ -11,11 +11,10 @@ import jax
 from jaxtyping import Array, Shaped
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.runtime.offload.carry import carry
-from specmd_jax.runtime.offload.store import Packed
-from specmd_jax.runtime.transfer import waiting
+from specmd_jax.runtime.offload.store import Packed, to_device
 
 ATTEMPTS = 3  # of one transfer, before the run gives up
+AWAKE_S = 2e-4  # at the end: a thread takes about a tenth of a millisecond to wake
 
 
 class TransferFailed(RuntimeError):
@@ -62,7 +61,7 @@ class DirectLink:
 
     def send(self, expert: Packed) -> Transfer:
         """See `Link`."""
-        return _Direct(self, carry(expert), self._clock())
+        return _Direct(self, to_device(expert), self._clock())
 
     def landed(self, sent_at: float) -> None:
         """Counts the time since a transfer was sent, or since the one before it landed."""
@@ -82,6 +81,18 @@ class _Direct:
         return weights
 
 
+def sleep_exactly(seconds: float) -> None:
+    """Sleeps for so long and hardly longer, which `time.sleep` does not promise.
+
+    Other threads may run meanwhile.
+    """
+    end = time.perf_counter() + seconds
+    if seconds > AWAKE_S:
+        time.sleep(seconds - AWAKE_S)
+    while time.perf_counter() < end:
+        time.sleep(0)
+
+
 class ThrottledLink:
     """A link of a given rate: the copy is real, and counts as arrived when its time has come."""
 
@@ -90,7 +101,7 @@ class ThrottledLink:
         bytes_per_s: float,
         latency_s: float = 0.0,
         clock: Callable[[], float] = time.perf_counter,
-        sleep: Callable[[float], None] = waiting.sleep,
+        sleep: Callable[[float], None] = sleep_exactly,
     ):
         """Makes a link that is idle.
 
@@ -118,7 +129,7 @@ class ThrottledLink:
         self._free_at = max(self._free_at, self._clock()) + takes
         self.busy_s += takes
         self.transfers += 1
-        weights = carry(expert)
+        weights = to_device(expert)
         return _Throttled(weights, self._free_at, self._clock, self._sleep)
 
 

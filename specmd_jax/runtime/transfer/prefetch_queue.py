@@ -8,9 +8,19 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Shaped
 
-from specmd_jax.runtime.decide.decisions import Place
-from specmd_jax.runtime.transfer.expert_cache import ExpertCache
-from specmd_jax.runtime.transfer.link import Delivery
+from specmd_jax.runtime.decide.decisions import Decisions, Place
+from specmd_jax.runtime.offload.slots import Slots
+from specmd_jax.runtime.offload.store import ExpertStore
+from specmd_jax.runtime.transfer.link import Delivery, Link
+
+
+class ExpertCache(NamedTuple):
+    """Experts on the device, where they come from, and who decides which: for both loops."""
+
+    decisions: Decisions
+    slots: Slots
+    store: ExpertStore
+    link: Link
 
 
 class Prefetched(NamedTuple):
