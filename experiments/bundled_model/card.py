@@ -30,7 +30,7 @@ from specmd_jax.models import (
     open_tokenizer,
 )
 from specmd_jax.report.plots import BLACK, GREY, VERMILION, house_style, save_picture
-from specmd_jax.runtime.gates.scores import Wanted
+from specmd_jax.runtime.gates.scores import RecordOptions
 from specmd_jax.runtime.record.model import RecordingModel
 from specmd_jax.runtime.record.recorder import Recorder
 from specmd_jax.traces import Provenance, Trace
@@ -72,7 +72,7 @@ class Options:
 def record(options: Options, text: corpus.Corpus) -> Trace:
     """Returns the routing of held-out text, each window a request of one pass a token."""
     checkpoint = open_model(BUNDLED)
-    recorder = Recorder(Wanted(lookahead=LOOKAHEAD))
+    recorder = Recorder(RecordOptions(lookahead=LOOKAHEAD))
     model = RecordingModel(checkpoint.decoder(), checkpoint.all_experts(), recorder)
     for tokens in text.held_out.values():
         count = min(options.windows, len(tokens) // WINDOW)

@@ -27,7 +27,7 @@ from experiments.shared.recordings import (
 )
 from specmd_jax.models import open_model, open_tokenizer
 from specmd_jax.models.checkpoints.library import BUNDLED
-from specmd_jax.runtime.options import Staging
+from specmd_jax.runtime.options import RunOptions
 from specmd_jax.runtime.runs.generation import follow, summarise_run, warm_up
 from specmd_jax.runtime.runs.offloading import Offloading
 from specmd_jax.runtime.transfer.link import ThrottledLink
@@ -54,7 +54,7 @@ def measure(offloading: Offloading, eviction: str, prefetch: str, capacity: str)
     """Returns the sums over all prompts, each from a cold cache."""
     choice = Choice(eviction=eviction, prefetch=prefetch, capacity=capacity, precision=("int4",))
     link = ThrottledLink(LINK_BYTES_PER_S)
-    model = offloading.model(make_setup(choice), link=link, staging=Staging(hopes=False))
+    model = offloading.model(make_setup(choice), link=link, options=RunOptions(whole_passes=False))
     tokenizer = open_tokenizer(offloading.checkpoint)
     runs = []
     for text in PROMPTS:

@@ -32,8 +32,8 @@ from experiments.shared.recordings import RESULTS, Rows, measured_on
 from specmd_jax.models import open_model, open_tokenizer
 from specmd_jax.models.checkpoints.library import BUNDLED
 from specmd_jax.runtime.engine import OffloadedModel
-from specmd_jax.runtime.gates.scores import Wanted
-from specmd_jax.runtime.options import Staging
+from specmd_jax.runtime.gates.scores import RecordOptions
+from specmd_jax.runtime.options import RunOptions
 from specmd_jax.runtime.record.recorder import Recorder
 from specmd_jax.runtime.runs.generation import Generation, follow, summarise_run, warm_up
 from specmd_jax.runtime.runs.offloading import Offloading
@@ -127,7 +127,7 @@ class Bench:
         warm_up(model, self.prompt, TOKENS)
 
     def _record(self) -> Trace:
-        recorder = Recorder(Wanted(scores=True, lookahead=1))
+        recorder = Recorder(RecordOptions(scores=True, lookahead=1))
         model = self.offloading.model(make_setup(Choice(capacity="100%")), recorder=recorder)
         made = Generation([[]])
         for made in follow(model, self.prompt, TOKENS):  # noqa: B007 - run for the recorder
@@ -147,7 +147,7 @@ class Bench:
     def _exact(self, capacity: str) -> OffloadedModel:
         """Returns the model under LRU, which never goes through a pass as a whole."""
         setup = make_setup(Choice(capacity=capacity))
-        model = self.offloading.model(setup, staging=Staging(hopes=False))
+        model = self.offloading.model(setup, options=RunOptions(whole_passes=False))
         self.warm(model)
         return model
 

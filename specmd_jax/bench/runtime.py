@@ -7,7 +7,7 @@ import numpy as np
 
 from specmd_jax.models import Checkpoint, ResidentModel, generate
 from specmd_jax.runtime.engine import OffloadedModel
-from specmd_jax.runtime.options import Staging
+from specmd_jax.runtime.options import RunOptions
 from specmd_jax.runtime.runs.generation import follow, warm_up
 from specmd_jax.runtime.runs.offloading import Offloading
 from specmd_jax.study.choice import Choice, make_setup
@@ -84,7 +84,9 @@ def _ways(offloading: Offloading) -> dict[tuple[str, str], OffloadedModel]:
     everything = make_setup(Choice(capacity=EVERYTHING))
     ways = {
         ("in slots", EVERYTHING): offloading.model(everything),
-        ("layer by layer", EVERYTHING): offloading.model(everything, staging=Staging(hopes=False)),
+        ("layer by layer", EVERYTHING): offloading.model(
+            everything, options=RunOptions(whole_passes=False)
+        ),
     }
     for capacity in OFFLOADED:
         for eviction, prefetch in DECISIONS:

@@ -97,13 +97,13 @@ class Generate:
     def _recorder(self, strategy: Any) -> "Recorder | None":
         """A trace of this run must hold whatever its own strategy reads."""
         from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
-        from specmd_jax.runtime.gates.scores import Wanted
+        from specmd_jax.runtime.gates.scores import RecordOptions
         from specmd_jax.runtime.record.recorder import Recorder
 
         if self.trace_out is None:
             return None
         ahead = strategy.lookahead if PREDICTED in strategy.reads else 0
-        return Recorder(Wanted(bool(strategy.reads & {LOGITS, PROBS}), ahead))
+        return Recorder(RecordOptions(bool(strategy.reads & {LOGITS, PROBS}), ahead))
 
     def _follow(
         self,

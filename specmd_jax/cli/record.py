@@ -64,7 +64,7 @@ class Record:
 
     def run(self) -> None:
         from specmd_jax.models import open_model, open_tokenizer
-        from specmd_jax.runtime.gates.scores import MAX_LOOKAHEAD, Wanted
+        from specmd_jax.runtime.gates.scores import MAX_LOOKAHEAD, RecordOptions
         from specmd_jax.runtime.record.recorder import Recorder
         from specmd_jax.runtime.runs.prompts import context_length, encode, read_prompts
 
@@ -76,7 +76,7 @@ class Record:
         how = self._how(checkpoint)
         context = context_length(checkpoint.folder)
         prompts = encode(open_tokenizer(checkpoint), texts, how.max_tokens, context)
-        recorder = Recorder(Wanted(self.scores, self.lookahead))
+        recorder = Recorder(RecordOptions(self.scores, self.lookahead))
         enable_compilation_cache()
         begun = time.perf_counter()
         expert_bytes, interrupted = self._record(checkpoint, recorder, prompts, how)

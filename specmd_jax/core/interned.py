@@ -6,10 +6,10 @@ from weakref import WeakValueDictionary
 
 Value = TypeVar("Value", bound=Hashable)
 
-_known: WeakValueDictionary[tuple[type, Hashable], "Static[Any]"] = WeakValueDictionary()
+_known: WeakValueDictionary[tuple[type, Hashable], "Interned[Any]"] = WeakValueDictionary()
 
 
-class Static(Generic[Value]):
+class Interned(Generic[Value]):
     """A value of which there is one object, compared by identity: equal ones are made the same.
 
     A jitted call looks its static arguments up: hashing and comparing a nested one takes longer

@@ -12,7 +12,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Int
 
-from specmd_jax.core.interned import Static
+from specmd_jax.core.interned import Interned
 from specmd_jax.models.config import DecoderConfig
 from specmd_jax.models.decoder import Decoder, Pass
 from specmd_jax.models.experts.resident import resident
@@ -32,7 +32,7 @@ class Forward(Protocol):
         ...
 
 
-class Structure(Static[tuple[nnx.GraphDef[Any], Any]]):
+class Structure(Interned[tuple[nnx.GraphDef[Any], Any]]):
     """A module without its weights: what a program is compiled for, cheap to look up."""
 
     def module(self, weights: list[Array]) -> Any:

@@ -10,11 +10,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool
 
-from specmd_jax.runtime.decide.layer_work import Work
+from specmd_jax.runtime.decide.layer_work import LayerWork
 
 
 @runtime_checkable
-class Pace(Protocol):
+class ComputeObserver(Protocol):
     """Is told what is computed, in the order in which the device does it."""
 
     def begin_pass(self, tokens: int) -> None:
@@ -25,19 +25,19 @@ class Pace(Protocol):
         """
         ...
 
-    def attend(self) -> None:
+    def gate_fires(self) -> None:
         """Attention and gate of a MoE layer are computed; its gate fires now."""
         ...
 
-    def compute(self, work: Work, experts: Bool[np.ndarray, " N"]) -> None:
+    def compute(self, work: LayerWork, experts: Bool[np.ndarray, " N"]) -> None:
         """Some experts are computed on the device."""
         ...
 
-    def compute_held(self, work: Callable[[], Work]) -> None:
+    def compute_resident(self, work: Callable[[], LayerWork]) -> None:
         """All experts of a layer are computed, from slots; whoever cares may ask which."""
         ...
 
-    def layer_done(self, work: Work) -> None:
+    def layer_done(self, work: LayerWork) -> None:
         """The routed experts of a layer are computed, those on the host, too."""
         ...
 
@@ -47,22 +47,22 @@ class Pace(Protocol):
 
 
 class RealTime:
-    """The machine's own pace."""
+    """The machine's own observer."""
 
     def begin_pass(self, tokens: int) -> None:
-        """See `Pace`."""
+        """See `ComputeObserver`."""
 
-    def attend(self) -> None:
-        """See `Pace`."""
+    def gate_fires(self) -> None:
+        """See `ComputeObserver`."""
 
-    def compute(self, work: Work, experts: Bool[np.ndarray, " N"]) -> None:
-        """See `Pace`."""
+    def compute(self, work: LayerWork, experts: Bool[np.ndarray, " N"]) -> None:
+        """See `ComputeObserver`."""
 
-    def compute_held(self, work: Callable[[], Work]) -> None:
-        """See `Pace`."""
+    def compute_resident(self, work: Callable[[], LayerWork]) -> None:
+        """See `ComputeObserver`."""
 
-    def layer_done(self, work: Work) -> None:
-        """See `Pace`."""
+    def layer_done(self, work: LayerWork) -> None:
+        """See `ComputeObserver`."""
 
     def end_pass(self) -> None:
-        """See `Pace`."""
+        """See `ComputeObserver`."""

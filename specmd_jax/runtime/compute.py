@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from specmd_jax.core.interned import Static
+from specmd_jax.core.interned import Interned
 from specmd_jax.models.config import Activation
-from specmd_jax.runtime.clock import Pace
-from specmd_jax.runtime.decide.layer_work import Work
-from specmd_jax.runtime.forward.pass_state import Walk
-from specmd_jax.runtime.offload.ffn import How, Way, arrive_now, compute_held_now
+from specmd_jax.runtime.clock import ComputeObserver
+from specmd_jax.runtime.decide.layer_work import LayerWork
+from specmd_jax.runtime.forward.pass_state import PassState
+from specmd_jax.runtime.offload.ffn import FfnSpec, arrive_now, compute_resident_now
 from specmd_jax.runtime.offload.slots import Slots
 from specmd_jax.runtime.offload.store import ExpertStore, to_device
 from specmd_kernels import Implementation
@@ -25,7 +25,7 @@ Experts = Bool[Array | np.ndarray, " N"]
 
 
 class Computing:
-    """Has the blocks of a walk computed, and keeps what arrives.
+    """Has the blocks of a state computed, and keeps what arrives.
 
     Attributes:
       by: how the experts of each tier are read and computed.
@@ -38,7 +38,7 @@ class Computing:
         slots: Slots,
         store: ExpertStore,
         activation: Activation,
-        pace: Pace,
+        observer: ComputeObserver,
         clock: Callable[[], float] = time.perf_counter,
         implementation: Implementation | None = None,
     ):
@@ -48,82 +48,86 @@ class Computing:
           slots: on the device.
           store: on the host.
           activation: of the experts.
-          pace: is told of all that is computed.
+          observer: is told of all that is computed.
           clock: for stalls.
           implementation: of the experts' kernel.
         """
-        self.by: list[How] = [
-            Static(Way(one, activation, implementation)) for one in store.packings
+        self.by: list[Interned[FfnSpec]] = [
+            Interned(FfnSpec(one, activation, implementation)) for one in store.packings
         ]
         self.stall_s, self.late_s = 0.0, 0.0
-        self._slots, self._store, self._pace, self._clock = slots, store, pace, clock
-        self._everyone = jnp.ones(store.shape[1], bool)
+        self._slots, self._store, self._observer, self._clock = slots, store, observer, clock
+        self._all_experts = jnp.ones(store.shape[1], bool)
 
-    def go_held(self, walk: Walk, tier: int = 0, due: Experts | None = None) -> None:
+    def run_resident(self, state: PassState, tier: int = 0, due: Experts | None = None) -> None:
         """Computes a layer whose experts are all in slots, of one tier, and what follows it.
 
         Args:
-          walk: which stands at the gate of the layer.
+          state: which stands at the gate of the layer.
           tier: of the copies.
           due: which have blocks to compute; None: whoever has some.
         """
-        pages = self._slots.pages(walk.layer, tier)
-        due = self._everyone if due is None else due
+        pages = self._slots.pages(state.layer, tier)
+        due = self._all_experts if due is None else due
         with self._slots.reading() as memory:
-            walk.go_held(self.by[tier], memory, pages, due)
+            state.run_resident(self.by[tier], memory, pages, due)
 
-    def held(self, walk: Walk, work: Work) -> None:
+    def resident(self, state: PassState, work: LayerWork) -> None:
         """Computes the experts of a layer that are in slots."""
-        for tier, how in enumerate(self.by):
-            due = work.held & (work.tier == tier)
+        for tier, ffn in enumerate(self.by):
+            due = work.resident & (work.tier == tier)
             if due.any():
-                pages = self._slots.pages(walk.layer, tier)
+                pages = self._slots.pages(state.layer, tier)
                 with self._slots.reading() as memory:
-                    walk.blocks = compute_held_now(how, walk.blocks, memory, pages, due)
-        self._pace.compute(work, work.held)
+                    state.blocks = compute_resident_now(ffn, state.blocks, memory, pages, due)
+        self._observer.compute(work, work.resident)
 
-    def arriving(self, walk: Walk, work: Work, expert: int, row: Array, keep: bool) -> None:
+    def compute_arrived(
+        self, state: PassState, work: LayerWork, expert: int, row: Array, keep: bool
+    ) -> None:
         """Computes an expert in the row in which it arrived, and is done with the row.
 
         Args:
-          walk: which stands at the gate of the layer.
+          state: which stands at the gate of the layer.
           work: of the layer.
           expert: its number.
           row: of its weights.
           keep: whether it has a slot, to which it is written.
         """
-        how = self.by[int(work.tier[expert])]
-        begin = how, walk.blocks, row, np.int32(expert)
+        ffn = self.by[int(work.tier[expert])]
+        begin = ffn, state.blocks, row, np.int32(expert)
         if keep:
             run = partial(arrive_now, *begin)
-            walk.blocks = self._slots.change(walk.layer, expert, run)
+            state.blocks = self._slots.change(state.layer, expert, run)
         else:
-            walk.blocks, _ = arrive_now(*begin, None, None)
-        jax.block_until_ready(walk.blocks.rows.out)  # what it arrived in is free for the next
-        self._pace.compute(work, _alone(work, expert))
+            state.blocks, _ = arrive_now(*begin, None, None)
+        jax.block_until_ready(state.blocks.rows.out)  # what it arrived in is free for the next
+        self._observer.compute(work, _alone(work, expert))
 
-    def go_last(self, walk: Walk, work: Work, expert: int, row: Array, keep: bool) -> None:
-        """Computes the last expert of a layer to arrive, and what follows it; see `arriving`.
+    def run_last_load(
+        self, state: PassState, work: LayerWork, expert: int, row: Array, keep: bool
+    ) -> None:
+        """Computes the last expert to arrive, and what follows the layer; see `compute_arrived`.
 
         Only then is it written to its slot: the gate that follows does not wait for that, and the
         program is one for slots of any number.
         """
-        self._pace.compute(work, _alone(work, expert))
-        self._pace.layer_done(work)
-        layer = walk.layer
-        walk.go_last(self.by[int(work.tier[expert])], row, np.int32(expert))
+        self._observer.compute(work, _alone(work, expert))
+        self._observer.layer_done(work)
+        layer = state.layer
+        state.run_last_load(self.by[int(work.tier[expert])], row, np.int32(expert))
         if keep:
             self._slots.fill(layer, expert, row)
 
-    def stall(self, walk: Walk, wait: Callable[[], Result], late: bool) -> Result:
+    def stall(self, state: PassState, wait: Callable[[], Result], late: bool) -> Result:
         """Waits, and counts from when all that is there has been computed.
 
         Args:
-          walk: which stands at the gate of a layer.
+          state: which stands at the gate of a layer.
           wait: for what its experts need next.
           late: whether that is a prefetch.
         """
-        jax.block_until_ready(walk.blocks.rows.out)
+        jax.block_until_ready(state.blocks.rows.out)
         begun = self._clock()
         result = wait()
         waited = self._clock() - begun
@@ -131,21 +135,21 @@ class Computing:
         self.late_s += waited if late else 0.0
         return result
 
-    def rehearse(self, walk: Walk) -> None:
+    def warm_up(self, state: PassState) -> None:
         """Has compiled what a layer comes to whose experts are in slots, all or all but one."""
         for tier in range(len(self.by)):
-            self.go_held(_aside(walk), tier)
+            self.run_resident(_scratch_copy(state), tier)
         if len(self.by) == 1:
-            row = to_device(self._store[0, walk.layer, 0])
-            _aside(walk).go_last(self.by[0], row, np.int32(0))
+            row = to_device(self._store[0, state.layer, 0])
+            _scratch_copy(state).run_last_load(self.by[0], row, np.int32(0))
 
 
-def _alone(work: Work, expert: int) -> Bool[np.ndarray, " N"]:
+def _alone(work: LayerWork, expert: int) -> Bool[np.ndarray, " N"]:
     return np.arange(len(work.tier)) == expert
 
 
-def _aside(walk: Walk) -> Walk:
-    """Returns a walk as it came to its gate: what it computes and where it goes changes nothing."""
-    aside = walk.aside()
-    aside.choose(walk.gate)
-    return aside
+def _scratch_copy(state: PassState) -> PassState:
+    """Returns a pass as it came to its gate: whatever is run from it changes nothing."""
+    copy = state.scratch_copy()
+    copy.choose(state.gate)
+    return copy

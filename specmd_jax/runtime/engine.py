@@ -19,17 +19,17 @@ from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
 from specmd_jax.runtime.budget import make_budget
 from specmd_jax.runtime.compute import Computing
 from specmd_jax.runtime.decide.decisions import Decisions
-from specmd_jax.runtime.forward.pass_state import Walk
-from specmd_jax.runtime.forward.segments import Legs
-from specmd_jax.runtime.forward.whole_pass import Hoped, run_whole
-from specmd_jax.runtime.gates.gate_events import Moment
-from specmd_jax.runtime.gates.message import Form, Messages
-from specmd_jax.runtime.gates.scores import Wanted, seen_of
+from specmd_jax.runtime.forward.pass_state import PassState
+from specmd_jax.runtime.forward.segments import Segments
+from specmd_jax.runtime.forward.whole_pass import WholePass, run_whole
+from specmd_jax.runtime.gates.gate_events import GatePosition
+from specmd_jax.runtime.gates.message import MessageLayout, Messages
+from specmd_jax.runtime.gates.scores import RecordOptions, record_of_choices
 from specmd_jax.runtime.main_loop import MainLoop
 from specmd_jax.runtime.offload.pages import Memory
 from specmd_jax.runtime.offload.slots import Slots
 from specmd_jax.runtime.offload.store import ExpertStore, device_sharding
-from specmd_jax.runtime.options import Staging
+from specmd_jax.runtime.options import RunOptions
 from specmd_jax.runtime.record.recorder import Recorder
 from specmd_jax.runtime.transfer.link import DirectLink, Link
 from specmd_jax.runtime.transfer.prefetch_queue import ExpertCache, PrefetchLoop
@@ -58,7 +58,7 @@ class OffloadedModel:
         setup: Setup,
         link: Link | None = None,
         recorder: Recorder | None = None,
-        staging: Staging | None = None,
+        options: RunOptions | None = None,
         implementation: Implementation | None = None,
     ):
         """Allots the slots; nothing is in them yet.
@@ -69,7 +69,7 @@ class OffloadedModel:
           setup: strategy and capacity.
           link: to the device; its own by default.
           recorder: is handed what every pass chose.
-          staging: a time of its own, for tests; the machine's by default.
+          options: a time of its own, for tests; the machine's by default.
           implementation: of the experts' kernel, see `slot_ffn`; None: the platform's.
 
         Raises:
@@ -85,15 +85,15 @@ class OffloadedModel:
         self.setup = setup
         spec, strategy = self.config.spec, setup.strategy
         self.budget = make_budget(setup, store, self.config)
-        wanted = Wanted() if recorder is None else recorder.wanted
+        wanted = RecordOptions() if recorder is None else recorder.options
         foreseen = strategy.lookahead if PREDICTED in strategy.reads else 0
-        self._form = Form(
+        self._layout = MessageLayout(
             spec.top_k,
             spec.num_experts,
             wanted.scores or bool(strategy.reads & {LOGITS, PROBS}),
             max(foreseen, wanted.lookahead),
         )
-        self._legs = Legs(decoder, self._form)
+        self._segments = Segments(decoder, self._layout)
         self._whole = take_apart(decoder)
         self._decisions = Decisions(
             strategy,
@@ -102,10 +102,12 @@ class OffloadedModel:
             self.budget.capacity.units,
             self.budget.copies.units,
         )
-        self._staging = staging or Staging()
+        self._options = options or RunOptions()
         self._implementation: Implementation | None = implementation
         one_tier = len(store.packings) == 1
-        self._hopeful = self._staging.hopes and one_tier and strategy.routing.choose is None
+        self._may_run_whole = (
+            self._options.whole_passes and one_tier and strategy.routing.choose is None
+        )
         self.reset()
 
     def reset(self) -> None:
@@ -114,38 +116,38 @@ class OffloadedModel:
         self._decisions.reset()
         slots = Slots(self.budget.num_pages, self.store.shape, self.store.packings)
         cache = ExpertCache(self._decisions, slots, self.store, self.link)
-        staging = self._staging
-        self._watchdog = staging.watchdog(PrefetchLoop(cache))
+        options = self._options
+        self._watchdog = options.watchdog(PrefetchLoop(cache))
         self._computing = Computing(
             slots,
             self.store,
             self.config.activation,
-            staging.pace,
-            staging.clock,
+            options.observer,
+            options.clock,
             self._implementation,
         )
         self._main = MainLoop(
             self.config,
             self.setup.strategy,
-            self._form,
+            self._layout,
             cache,
             self._watchdog,
             self._computing,
-            staging.pace,
-            staging.expecting(self.link, self.store.shape[0], staging.clock),
-            lanes=staging.lanes_of(max(packing.nbytes for packing in self.store.packings)),
+            options.observer,
+            options.estimator(self.link, self.store.shape[0], options.clock),
+            lanes=options.lanes_of(max(packing.nbytes for packing in self.store.packings)),
         )
         self.stalls_s: list[float] = []
         self._begun: Bool[np.ndarray, " B"] = np.zeros(0, bool)
-        self._smooth = False
+        self._all_hit = False
         self._step = -1
 
-    def go_apart(self) -> None:
+    def split_next_pass(self) -> None:
         """Has the next pass computed in the small steps that are mostly one program.
 
         So a warm-up compiles them, and what else a run comes to only now and then.
         """
-        self._smooth, self._main.apart = False, True
+        self._all_hit, self._main.split = False, True
 
     def expect_hits(self) -> None:
         """Has the next pass dispatched whole, if every expert has room: it will be sooner or later.
@@ -154,7 +156,7 @@ class OffloadedModel:
         """
         self._main.warm()
         units, experts = self.budget.copies.units[:, 0], self.config.spec.num_experts
-        self._smooth = self._hopeful and self.budget.num_pages >= experts * int(units.sum())
+        self._all_hit = self._may_run_whole and self.budget.num_pages >= experts * int(units.sum())
 
     def close(self) -> None:
         """Ends the watchdog's thread."""
@@ -197,45 +199,45 @@ class OffloadedModel:
         batch, length = tokens.shape
         start = int(cache.span.start)
         prefill = length > 1 or start == 0
-        stalled, rough = self._computing.stall_s, self._main.rough
-        hoped = self._hope(tokens, cache) if self._smooth and not prefill else None
+        stalled, num_interrupted = self._computing.stall_s, self._main.num_interrupted
+        whole = self._dispatch_whole(tokens, cache) if self._all_hit and not prefill else None
         self._prefill = prefill
         self._main.settle(if_due=True)  # while this pass is computed, if it is
         if start == 0:
             self._begun = np.zeros(batch, bool)
             cache = jax.device_put(cache, device_sharding())  # bound, see `_committed`
-        if hoped is None:
-            walk = Walk.begin(self._legs, tokens, cache)
-            self._go(walk)
-            done = walk.end()
+        if whole is None:
+            state = PassState.begin(self._segments, tokens, cache)
+            self._run(state)
+            done = state.end()
         else:
-            done = self._hold_to(hoped, cache)
-        self._smooth = self._hopeful and self._main.rough == rough
+            done = self._check_whole(whole, cache)
+        self._all_hit = self._may_run_whole and self._main.num_interrupted == num_interrupted
         self.stalls_s.append(self._computing.stall_s - stalled)
         return done
 
-    def _go(self, walk: Walk) -> None:
-        """Runs the legs that are left."""
-        while walk.at.gate is not None:
-            self._serve(walk, self._hear(walk))
-        self._main.apart = False
-        self._staging.pace.end_pass()
-        self._record(walk.heard)
+    def _run(self, state: PassState) -> None:
+        """Runs the segments that are left."""
+        while state.output.gate is not None:
+            self._serve(state, self._await_message(state))
+        self._main.split = False
+        self._options.observer.end_pass()
+        self._record(state.messages)
 
-    def _hear(self, walk: Walk) -> Int[np.ndarray, "1 T M"]:
-        """Waits for the gate where a walk stands, and returns its message."""
-        return np.asarray(walk.at.message)  # the one wait of a layer
+    def _await_message(self, state: PassState) -> Int[np.ndarray, "1 T M"]:
+        """Waits for the gate where a state stands, and returns its message."""
+        return np.asarray(state.output.message)  # the one wait of a layer
 
-    def _serve(self, walk: Walk, message: Int[np.ndarray, "1 T M"]) -> None:
+    def _serve(self, state: PassState, message: Int[np.ndarray, "1 T M"]) -> None:
         """Serves a gate, and goes on to the next."""
-        walk.heard.append(message)
-        if walk.layer == 0:
-            self._begin_pass((self._form.ids(message)[0] >= 0).any(axis=1))
+        state.messages.append(message)
+        if state.layer == 0:
+            self._begin_pass((self._layout.ids(message)[0] >= 0).any(axis=1))
         if self._empty:
-            walk.go(jnp.zeros_like(walk.gate.hidden))
+            state.run(jnp.zeros_like(state.gate.hidden))
             return
-        self._staging.pace.attend()
-        self._main.serve(walk, message, self._moment(walk.layer))
+        self._options.observer.gate_fires()
+        self._main.serve(state, message, self._position(state.layer))
 
     def _begin_pass(self, real: Bool[np.ndarray, " T"]) -> None:
         self._empty = not real.any()  # a pass of padding alone is none
@@ -245,40 +247,40 @@ class OffloadedModel:
         self._fresh = bool((present & ~self._begun).any())
         self._begun = self._begun | present
         self._step += 1
-        self._staging.pace.begin_pass(int(real.sum()))
+        self._options.observer.begin_pass(int(real.sum()))
 
-    def _moment(self, layer: int) -> Moment:
+    def _position(self, layer: int) -> GatePosition:
         num_layers = self.config.spec.num_moe_layers
-        return Moment(self._step, layer, num_layers, self._prefill, self._fresh)
+        return GatePosition(self._step, layer, num_layers, self._prefill, self._fresh)
 
-    def _hope(self, tokens: Int[Array, "B S"], cache: KvCache) -> Hoped | None:
+    def _dispatch_whole(self, tokens: Int[Array, "B S"], cache: KvCache) -> WholePass | None:
         """Runs a pass as a whole; None, and nothing has happened, if a copy is on the link."""
 
-        def run(slots: Memory, pages: Int[np.ndarray, "L N"]) -> Hoped:
+        def run(slots: Memory, pages: Int[np.ndarray, "L N"]) -> WholePass:
             structure, weights = self._whole
-            static = structure, self._computing.by[0], self._form
+            static = structure, self._computing.by[0], self._layout
             return run_whole(*static, weights, slots, pages, tokens, cache.span, cache.layers)
 
         return self._main.on_slots(run)
 
-    def _hold_to(self, hoped: Hoped, cache: KvCache) -> Pass:
-        """Makes of a hopeful pass, which is one of decode, what it should have been."""
+    def _check_whole(self, whole: WholePass, cache: KvCache) -> Pass:
+        """Makes of a pass that was dispatched whole, one of decode, what it should have been."""
         self._fresh = self._empty = False
-        moment = self._moment(0)._replace(step=self._step + 1)
-        right = self._main.serve_hits(hoped.messages, moment)
-        if right:  # else the walk begins the pass
+        position = self._position(0)._replace(step=self._step + 1)
+        right = self._main.serve_hits(whole.messages, position)
+        if right:  # else the state begins the pass
             self._step += 1
         if right == self.config.spec.num_moe_layers:
-            self._record([hoped.messages])
-            return Pass(hoped.logits, (), hoped.cache)
-        walk = Walk.resume(self._legs, hoped, cache.span, right)
-        self._go(walk)
-        return walk.end()
+            self._record([whole.messages])
+            return Pass(whole.logits, (), whole.cache)
+        state = PassState.resume(self._segments, whole, cache.span, right)
+        self._run(state)
+        return state.end()
 
-    def _record(self, heard: list[Messages]) -> None:
+    def _record(self, messages: list[Messages]) -> None:
         if self.recorder is not None:
-            asked = self._form.read(np.concatenate(jax.device_get(heard)))
-            self.recorder.add(seen_of(asked, self.recorder.wanted))
+            asked = self._layout.read(np.concatenate(jax.device_get(messages)))
+            self.recorder.add(record_of_choices(asked, self.recorder.options))
 
 
 def _committed(decoder: Decoder) -> Decoder:

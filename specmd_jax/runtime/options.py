@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from specmd_jax.runtime.clock import Pace, RealTime
-from specmd_jax.runtime.transfer.estimate import Expecting, Experience
+from specmd_jax.runtime.clock import ComputeObserver, RealTime
+from specmd_jax.runtime.transfer.estimate import LinkEstimator, WindowEstimator
 from specmd_jax.runtime.transfer.link import Link
 from specmd_jax.runtime.transfer.prefetch_queue import PrefetchLoop
 from specmd_jax.runtime.transfer.watchdog import Watchdog, Watching
@@ -18,15 +18,15 @@ IN_TRANSIT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class Staging:
+class RunOptions:
     """Who acts in the time of a run, and what it has room for."""
 
     watchdog: Callable[[PrefetchLoop], Watching] = Watchdog
-    pace: Pace = field(default_factory=RealTime)
+    observer: ComputeObserver = field(default_factory=RealTime)
     clock: Callable[[], float] = time.perf_counter
-    expecting: Callable[[Link, int, Callable[[], float]], Expecting] = Experience
+    estimator: Callable[[Link, int, Callable[[], float]], WindowEstimator] = LinkEstimator
     lanes: int | None = None  # demand loads on the link at a time; None: by their size
-    hopes: bool = True  # whether passes may be dispatched whole
+    whole_passes: bool = True  # whether passes may be dispatched whole
 
     def lanes_of(self, nbytes: int) -> int:
         """Returns how many demand loads there may be in transit, if an expert has so many bytes."""
@@ -35,6 +35,6 @@ class Staging:
         return min(max(IN_TRANSIT_BYTES // nbytes, FEWEST_LANES), MOST_LANES)
 
 
-def drained(hopes: bool = True) -> Staging:
+def drained(whole_passes: bool = True) -> RunOptions:
     """Returns a time in which every prefetch lands before the next gate."""
-    return Staging(watchdog=partial(Watchdog, drained=True), hopes=hopes)
+    return RunOptions(watchdog=partial(Watchdog, drained=True), whole_passes=whole_passes)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Integer
 
-from specmd_jax.core.interned import Static
+from specmd_jax.core.interned import Interned
 from specmd_jax.core.types import CacheState, Event, ModelShape, Outcome, Params
 from specmd_jax.policies.base import Eviction
 from specmd_jax.policies.eviction import EVICTIONS
@@ -64,7 +64,7 @@ def count_on_chip(
     if gate.size * 4 > MOST_BYTES:
         return None
     shape = ModelShape(*gate.shape[1:], top_k=1)  # how many it chooses, no eviction asks
-    which = Static((strategy.eviction._replace(params=()), shape))
+    which = Interned((strategy.eviction._replace(params=()), shape))
     try:
         counted = _count(which, implementation, params, capacity, jnp.asarray(gate, jnp.int32))
     except NotImplementedError:

@@ -9,9 +9,9 @@ from specmd_jax.models import Pass, generate
 from specmd_jax.policies.base import NEXT_USE
 from specmd_jax.policies.strategy import FAMILIES, make_strategy
 from specmd_jax.runtime.engine import OffloadedModel
-from specmd_jax.runtime.gates.scores import Wanted
+from specmd_jax.runtime.gates.scores import RecordOptions
 from specmd_jax.runtime.offload.store import ExpertStore
-from specmd_jax.runtime.options import Staging
+from specmd_jax.runtime.options import RunOptions
 from specmd_jax.runtime.record.recorder import Recorder
 from specmd_jax.study.metrics import count_summary
 from specmd_jax.study.setup import Setup
@@ -38,9 +38,11 @@ def make_setup(capacity: str = "6", lookahead: int = 1, **decisions: Any) -> Set
     return Setup(strategy, strategy.params, "tested", capacity)
 
 
-def offloaded(setup: Setup, staging: Staging | None = None, **options: Any) -> OffloadedModel:
-    """Returns the small model under a setup; without hopes, whose programs are slow to compile."""
-    return OffloadedModel(DECODER, STORE, setup, staging=staging or Staging(hopes=False), **options)
+def offloaded(setup: Setup, options: RunOptions | None = None, **others: Any) -> OffloadedModel:
+    """Returns the small model under a setup; no whole passes, which are slow to compile."""
+    return OffloadedModel(
+        DECODER, STORE, setup, options=options or RunOptions(whole_passes=False), **others
+    )
 
 
 class Watched:
@@ -64,7 +66,11 @@ def run(forward: Any, prompts: list[list[int]], new: int, chunk: int = 128) -> t
 
 
 def record(
-    setup: Setup, prompts: list[list[int]], new: int, wanted: Wanted | None = None, **options: Any
+    setup: Setup,
+    prompts: list[list[int]],
+    new: int,
+    wanted: RecordOptions | None = None,
+    **options: Any,
 ) -> tuple[dict[str, Any], Trace]:
     """Returns the counts of a run, and the trace it recorded."""
     recorder = Recorder(wanted)

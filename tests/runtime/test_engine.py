@@ -9,8 +9,8 @@ import pytest
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.models import ResidentModel
-from specmd_jax.runtime.gates.scores import Wanted
-from specmd_jax.runtime.options import Staging, drained
+from specmd_jax.runtime.gates.scores import RecordOptions
+from specmd_jax.runtime.options import RunOptions, drained
 from specmd_jax.study.metrics import count_summary
 from tests.models.small import CONFIG
 from tests.runtime.offloaded import (
@@ -35,7 +35,7 @@ def whole() -> dict[int, tuple[list, list]]:
     """What the engine makes of one prompt and of four with every expert on the device."""
     made = {}
     for batch in (1, 4):
-        model = offloaded(make_setup(ALL), staging=Staging())
+        model = offloaded(make_setup(ALL), options=RunOptions())
         made[batch] = run(model, PROMPTS[:batch], NEW)
     return made
 
@@ -100,11 +100,11 @@ def test_a_prompt_may_have_any_length(length: int) -> None:
 def test_passes_dispatched_in_hope_change_nothing(
     whole: dict[int, tuple[list, list]], capacity: str, decisions: dict[str, Any]
 ) -> None:
-    setup, wanted = make_setup(capacity, **decisions), Wanted(scores=True, lookahead=1)
-    assert same(run(offloaded(setup, staging=drained()), PROMPTS[:1], NEW), whole[1])
-    hopeful, trace = record(setup, PROMPTS[:1], 4 * NEW, wanted, staging=drained())
-    exact, other = record(setup, PROMPTS[:1], 4 * NEW, wanted, staging=drained(hopes=False))
-    assert hopeful == exact
+    setup, wanted = make_setup(capacity, **decisions), RecordOptions(scores=True, lookahead=1)
+    assert same(run(offloaded(setup, options=drained()), PROMPTS[:1], NEW), whole[1])
+    at_once, trace = record(setup, PROMPTS[:1], 4 * NEW, wanted, options=drained())
+    exact, other = record(setup, PROMPTS[:1], 4 * NEW, wanted, options=drained(whole_passes=False))
+    assert at_once == exact
     for name in ("experts", "weights", "step", "request", "phase"):
         np.testing.assert_array_equal(getattr(trace, name), getattr(other, name))
 
@@ -116,7 +116,7 @@ def test_a_pass_in_parts_changes_nothing(whole: dict[int, tuple[list, list]]) ->
         config = model.config
 
         def __call__(self, tokens, cache):
-            model.go_apart()
+            model.split_next_pass()
             return model(tokens, cache)
 
     assert same(run(InParts(), PROMPTS, NEW), whole[4])
@@ -127,7 +127,7 @@ def test_a_pass_in_parts_changes_nothing(whole: dict[int, tuple[list, list]]) ->
 
 @pytest.mark.parametrize("capacity", ["18", "20"])
 def test_a_pass_is_one_step_wherever_its_hope_fails(capacity: str) -> None:
-    model = offloaded(make_setup(capacity), staging=drained())
+    model = offloaded(make_setup(capacity), options=drained())
     run(model, PROMPTS[:1], 8 * NEW)
     assert model._step + 1 == 8 * NEW  # a pass a token: the prompt's, and those of decode
 

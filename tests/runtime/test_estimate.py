@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from specmd_jax.policies.prefetch_guard import GuardParams
-from specmd_jax.runtime.decide.layer_work import Work
-from specmd_jax.runtime.gates.gate_events import Moment
+from specmd_jax.runtime.decide.layer_work import LayerWork
+from specmd_jax.runtime.gates.gate_events import GatePosition
 from specmd_jax.runtime.options import drained
-from specmd_jax.runtime.transfer.estimate import Experience
+from specmd_jax.runtime.transfer.estimate import LinkEstimator
 from specmd_jax.runtime.transfer.link import ThrottledLink
 from specmd_jax.study.metrics import count_summary
 from tests.runtime.offloaded import PROMPTS, STORE, make_setup, offloaded, run
@@ -20,17 +20,19 @@ MS = 1e-3
 NUM_EXPERTS = 6
 
 
-def work(loaded: int = 0, late: bool = False) -> Work:
+def work(loaded: int = 0, late: bool = False) -> LayerWork:
     """Returns the work of a layer of which some experts are missing."""
     nobody = np.zeros(NUM_EXPERTS, bool)
     first, last = nobody.copy(), nobody.copy()
     first[:loaded], last[-1] = True, late
     event: Any = None  # nobody asks what it was
-    return Work(event, np.zeros(NUM_EXPERTS, np.int8), nobody, last, first, nobody, nobody)
+    return LayerWork(event, np.zeros(NUM_EXPERTS, np.int8), nobody, last, first, nobody, nobody)
 
 
-def moment(layer: int, *, step: int = 1, prefill: bool = False, fresh: bool = False) -> Moment:
-    return Moment(step, layer, 2, prefill, fresh)
+def position(
+    layer: int, *, step: int = 1, prefill: bool = False, fresh: bool = False
+) -> GatePosition:
+    return GatePosition(step, layer, 2, prefill, fresh)
 
 
 class Lived:
@@ -40,11 +42,11 @@ class Lived:
         self.clock = Clock()
         link = ThrottledLink(float(STORE.copy_bytes[0, 0]) / MS)
         link.send(STORE[0, 0, 0])
-        self.experience = Experience(link, 2, self.clock)
+        self.experience = LinkEstimator(link, 2, self.clock)
 
     def gate(self, layer: int, after: float, stalled: float = 0.0, **options: bool) -> None:
         self.clock.sleep(after)
-        self.experience.at_gate(moment(layer, **options), stalled)
+        self.experience.at_gate(position(layer, **options), stalled)
 
     def spare_ms(self, **missing: Any) -> float:
         return float(self.experience.outlook(work(**missing)).spare) * 1e-3
@@ -105,7 +107,7 @@ def test_what_passed_unseen_or_between_requests_is_no_layer_s_time(how: str):
     for layer in (0, 1):
         lived.gate(layer, after=MS)
     if how == "unseen":
-        lived.experience.look_away()
+        lived.experience.skip()
     lived.gate(0, after=100.0, fresh=how == "idle")
     lived.gate(1, after=MS)
     assert lived.spare_ms() == 0  # of layer 1 nothing is known yet
@@ -131,7 +133,7 @@ def test_a_guard_that_allows_nothing_prefetches_nothing():
     model = offloaded(replace(setup, params=never))
     run(model, PROMPTS[:2], 6)
     model.close()
-    loose = offloaded(make_setup("14", prefetch="previous"), staging=drained(hopes=False))
+    loose = offloaded(make_setup("14", prefetch="previous"), options=drained(whole_passes=False))
     run(loose, PROMPTS[:2], 6)
     loose.close()
     assert count_summary(model.answer)["prefetched"] == 0

@@ -15,7 +15,7 @@ from specmd_jax.policies.strategy import FAMILIES
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.offload import slots as slots_module
 from specmd_jax.runtime.offload.store import Packed
-from specmd_jax.runtime.options import Staging
+from specmd_jax.runtime.options import RunOptions
 from specmd_jax.runtime.runs.generation import follow
 from specmd_jax.runtime.transfer.link import ATTEMPTS, DirectLink, Transfer, TransferFailed
 from specmd_jax.runtime.transfer.prefetch_queue import PrefetchLoop
@@ -123,7 +123,8 @@ def test_what_the_watchdog_meets_is_not_swallowed() -> None:
         return Watchdog(loop)
 
     model = offloaded(
-        make_setup("9", prefetch="previous"), staging=Staging(watchdog=watchdog, hopes=False)
+        make_setup("9", prefetch="previous"),
+        options=RunOptions(watchdog=watchdog, whole_passes=False),
     )
     with pytest.raises(WatchdogFailed, match="prefetching failed: boo"):
         in_time(lambda: tokens_of(model))

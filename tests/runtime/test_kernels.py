@@ -10,7 +10,7 @@ from specmd_jax.models import ExpertWeights, ResidentModel, quantize, small_olmo
 from specmd_jax.models.experts.blocks import as_stack
 from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.offload.store import ExpertStore
-from specmd_jax.runtime.options import Staging
+from specmd_jax.runtime.options import RunOptions
 from tests.models.small import CONFIG, small_decoder
 from tests.runtime.offloaded import ALL, DECODER, EXPERTS, PROMPTS, make_setup, offloaded, run
 
@@ -35,9 +35,9 @@ def test_slots_and_arrivals_give_the_bits_of_the_resident_model(
     whole: tuple[list, list], capacity: str
 ) -> None:
     """Loaded ones are computed from where they arrive, hits from their slots, by one kernel."""
-    staging = Staging(hopes=capacity == ALL)
+    options = RunOptions(whole_passes=capacity == ALL)
     setup = make_setup(capacity, prefetch="previous")
-    model = offloaded(setup, staging, implementation="interpret")
+    model = offloaded(setup, options, implementation="interpret")
     tokens, logits = run(model, PROMPTS[:1], NEW)
     model.close()
     assert tokens == whole[0]
@@ -79,7 +79,11 @@ def test_packed_experts_are_unpacked_by_the_kernel() -> None:
     made = []
     for implementation in ("xla", "interpret"):
         model = OffloadedModel(
-            decoder, store, setup, staging=Staging(hopes=False), implementation=implementation
+            decoder,
+            store,
+            setup,
+            options=RunOptions(whole_passes=False),
+            implementation=implementation,
         )
         made.append(run(model, PROMPTS[:1], NEW))
     assert made[0][0] == made[1][0]

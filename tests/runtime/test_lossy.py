@@ -91,7 +91,9 @@ def test_the_engine_bends_as_the_closed_loop(reading: Reading, choice: dict[str,
     setup = make_setup(Choice(capacity="9", **choice))
     setup = replace(setup, with_scales=setup.precisions != AS_STORED)
     (wanted,) = measure(reading, [setup])
-    model = OffloadedModel(DECODER, store(setup.precisions), setup, staging=drained(hopes=False))
+    model = OffloadedModel(
+        DECODER, store(setup.precisions), setup, options=drained(whole_passes=False)
+    )
     # Every text is a new request of one-token passes: the engine calls the first one prefill.
     found = read(model, reading.texts)
     model.close()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from specmd_jax.runtime.options import IN_TRANSIT_BYTES, Staging
+from specmd_jax.runtime.options import IN_TRANSIT_BYTES, RunOptions
 
 MIB = 1 << 20
 
@@ -13,9 +13,9 @@ MIB = 1 << 20
     ids=["specmd-tiny", "OLMoE-1B-7B in bf16", "gpt-oss-20b in bf16", "Mixtral-8x7B in bf16"],
 )
 def test_small_experts_keep_the_link_busy_and_large_ones_stay_few(nbytes: int, lanes: int):
-    assert Staging().lanes_of(nbytes) == lanes
+    assert RunOptions().lanes_of(nbytes) == lanes
     assert lanes == 2 or lanes * nbytes <= IN_TRANSIT_BYTES
 
 
 def test_lanes_may_be_told():
-    assert Staging(lanes=7).lanes_of(MIB) == 7
+    assert RunOptions(lanes=7).lanes_of(MIB) == 7

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from specmd_jax.runtime.gates.scores import Wanted
+from specmd_jax.runtime.gates.scores import RecordOptions
 from specmd_jax.runtime.options import drained
 from specmd_jax.study.metrics import count_summary
 from specmd_jax.study.run import compare as simulate
@@ -32,8 +32,8 @@ def test_a_replay_of_the_recorded_run_counts_the_same(
     capacity: str, decisions: dict[str, Any], batch: int
 ) -> None:
     setup = make_setup(capacity, **decisions)
-    wanted = Wanted(scores=True, lookahead=2)
-    ran, trace = record(setup, PROMPTS[:batch], NEW, wanted, staging=drained(hopes=False))
+    wanted = RecordOptions(scores=True, lookahead=2)
+    ran, trace = record(setup, PROMPTS[:batch], NEW, wanted, options=drained(whole_passes=False))
     (answer,) = simulate(trace, [setup])
     replayed = count_summary(answer)
     assert {name: ran[name] for name in COUNTS} == {name: replayed[name] for name in COUNTS}
@@ -43,8 +43,8 @@ def test_a_replay_of_the_recorded_run_counts_the_same(
 
 @pytest.mark.parametrize("decisions", [{}, {"eviction": "least-stale", "prefetch": "next-gate"}])
 def test_hits_count_the_same_once_every_expert_is_there(decisions: dict[str, Any]) -> None:
-    setup, wanted = make_setup(ALL, **decisions), Wanted(scores=True, lookahead=1)
-    ran, trace = record(setup, PROMPTS, 4 * NEW, wanted, staging=drained(hopes=False))
+    setup, wanted = make_setup(ALL, **decisions), RecordOptions(scores=True, lookahead=1)
+    ran, trace = record(setup, PROMPTS, 4 * NEW, wanted, options=drained(whole_passes=False))
     assert ran["loads"] == int(ALL), "some of the run is after that"
     (answer,) = simulate(trace, [setup])
     replayed = count_summary(answer)

@@ -23,7 +23,7 @@ from specmd_jax.models import (
     stream_tokens,
 )
 from specmd_jax.policies.strategy import make_strategy
-from specmd_jax.runtime.gates.scores import Seen, Wanted
+from specmd_jax.runtime.gates.scores import PassRecord, RecordOptions
 from specmd_jax.runtime.record.model import RecordingModel
 from specmd_jax.runtime.record.record import Continuation, record
 from specmd_jax.runtime.record.recorder import Recorder
@@ -46,7 +46,7 @@ def small() -> Small:
     return small_decoder()
 
 
-def recorded(small: Small, wanted: Wanted | None = None, **how: Any) -> Trace:
+def recorded(small: Small, wanted: RecordOptions | None = None, **how: Any) -> Trace:
     """Returns the trace of the prompts continued."""
     recorder = Recorder(wanted)
     model = RecordingModel(*small, recorder)
@@ -57,7 +57,7 @@ def recorded(small: Small, wanted: Wanted | None = None, **how: Any) -> Trace:
 @pytest.fixture(scope="module")
 def full(small: Small) -> Trace:
     """All prompts in one batch, with all that can be recorded."""
-    return recorded(small, Wanted(scores=True, lookahead=2), batch=3)
+    return recorded(small, RecordOptions(scores=True, lookahead=2), batch=3)
 
 
 @pytest.fixture(scope="module")
@@ -206,10 +206,10 @@ def test_hidden_states_stay_inside_the_program(small: Small) -> None:
     assert len(passes) == NEW and all(done.gates == () for done in passes)
 
 
-def chosen(*tokens: int) -> Seen:
+def chosen(*tokens: int) -> PassRecord:
     """Returns a pass of one layer and one choice a token, -1 for padding."""
     ids = np.array(tokens, np.int16).reshape(-1, 1, 1)
-    return Seen(ids, np.where(ids < 0, 0, 1).astype(np.float32))
+    return PassRecord(ids, np.where(ids < 0, 0, 1).astype(np.float32))
 
 
 def test_what_a_sequence_computes_after_its_end_is_left_out() -> None:

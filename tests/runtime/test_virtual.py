@@ -9,7 +9,7 @@ import pytest
 from specmd_jax.hardware.capacity import copies_of
 from specmd_jax.hardware.profiles import HardwareProfile
 from specmd_jax.model_zoo import ModelSpec
-from specmd_jax.runtime.gates.scores import Wanted
+from specmd_jax.runtime.gates.scores import RecordOptions
 from specmd_jax.simulator.pricing import price
 from specmd_jax.study.metrics import count_summary
 from specmd_jax.study.run import compare as simulate
@@ -44,7 +44,7 @@ def machine(rho: float) -> HardwareProfile:
 @pytest.fixture(scope="module")
 def trace() -> Trace:
     """The routing of the model, which no lossless strategy changes."""
-    return record(make_setup("24"), PROMPTS[:2], NEW, Wanted(scores=True, lookahead=2))[1]
+    return record(make_setup("24"), PROMPTS[:2], NEW, RecordOptions(scores=True, lookahead=2))[1]
 
 
 @pytest.mark.parametrize(
@@ -71,15 +71,15 @@ def test_counts_and_times_are_the_simulator_s(
     setup = replace(make_setup(capacity, **decisions), hardware=hardware)
     copies = copies_of(SHAPE, ("bf16",), None, STORE.copy_bytes[:, 0])
     cost = price(trace, hardware, SPEC, copies)
-    staging, link, pace = stage(cost.costs, SHAPE.num_layers, NBYTES)
-    model = offloaded(setup, link=link, staging=staging)
+    options, link, observer = stage(cost.costs, SHAPE.num_layers, NBYTES)
+    model = offloaded(setup, link=link, options=options)
     run(model, PROMPTS[:2], NEW)
-    pace.attend()  # the simulator prefetches until a gate that would follow the last one
+    observer.gate_fires()  # the simulator prefetches until a gate that would follow the last one
     model.close()
     (wanted,) = simulate(trace, [setup], SPEC)
     ran, simulated = count_summary(model.answer), count_summary(wanted)
     assert ran == simulated
     assert wanted.tally.times is not None and wanted.tick_s == cost.tick_s
-    np.testing.assert_array_equal(np.rint(pace.passes), np.asarray(wanted.tally.times.ticks))
+    np.testing.assert_array_equal(np.rint(observer.passes), np.asarray(wanted.tally.times.ticks))
     stalls = np.rint(np.asarray(model.stalls_s))
     np.testing.assert_array_equal(stalls, np.asarray(wanted.tally.times.stall))

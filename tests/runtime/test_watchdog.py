@@ -50,12 +50,12 @@ class Slow(Watchdog):
 
     def __init__(self, queue: Any):
         super().__init__(queue)
-        self.landed, self.go_on = threading.Event(), threading.Event()
+        self.landed, self.advance = threading.Event(), threading.Event()
 
     def _land(self, row: Any) -> None:
         super()._land(row)
         self.landed.set()
-        assert self.go_on.wait(PATIENCE_S)
+        assert self.advance.wait(PATIENCE_S)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -78,7 +78,7 @@ def test_what_has_landed_and_is_not_yet_written_goes_to_who_claims_it(queue: Que
     assert watchdog.hold() == (0, 0)
     claim = watchdog.claim()
     watchdog.release()
-    watchdog.go_on.set()
+    watchdog.advance.set()
     queue.deliveries[1].arrives.set()
     assert claim is not None
     assert int(claim.wait()[0]) == 0  # and not the row of the next

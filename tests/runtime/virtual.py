@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from specmd_jax.policies.prefetch_guard import Outlook
-from specmd_jax.runtime.decide.layer_work import Work
-from specmd_jax.runtime.gates.gate_events import Moment
-from specmd_jax.runtime.options import Staging
+from specmd_jax.runtime.decide.layer_work import LayerWork
+from specmd_jax.runtime.gates.gate_events import GatePosition
+from specmd_jax.runtime.options import RunOptions
 from specmd_jax.runtime.transfer.link import ThrottledLink
 from specmd_jax.runtime.transfer.prefetch_queue import Prefetched, PrefetchLoop
 from specmd_jax.simulator.timeline import Costs
@@ -43,7 +43,7 @@ class TickingLink(ThrottledLink):
         return self._free_at
 
 
-class VirtualPace:
+class VirtualCompute:
     """Moves the clock by the costs of a replay."""
 
     def __init__(self, costs: Costs, num_layers: int, clock: Clock):
@@ -55,24 +55,24 @@ class VirtualPace:
         self.number += 1
         self._begun, self._layer = self._clock.now, 0
 
-    def attend(self) -> None:
+    def gate_fires(self) -> None:
         self._clock.sleep(int(self._costs.attention[self.number]))
         self._gate = self._clock.now
 
-    def compute(self, work: Work, experts: np.ndarray) -> None:
+    def compute(self, work: LayerWork, experts: np.ndarray) -> None:
         for expert in np.flatnonzero(experts).tolist():
             self._clock.sleep(self.ticks(work, expert))
 
-    def ticks(self, work: Work, expert: int) -> int:
+    def ticks(self, work: LayerWork, expert: int) -> int:
         tokens = 1 if work.stand_in[expert] else int(work.event.routed[expert])
         arithmetic = tokens * int(self._costs.expert_per_1024) >> 10
         return max(int(self._costs.expert_memory[work.tier[expert]]), arithmetic)
 
-    def compute_held(self, work: Callable[[], Work]) -> None:
-        self.compute(work(), work().held)
+    def compute_resident(self, work: Callable[[], LayerWork]) -> None:
+        self.compute(work(), work().resident)
         self.layer_done(work())
 
-    def layer_done(self, work: Work) -> None:
+    def layer_done(self, work: LayerWork) -> None:
         ticks = 0
         for expert in np.flatnonzero(work.on_host):
             arithmetic = int(work.event.routed[expert]) * int(self._costs.host_per_1024) >> 10
@@ -91,7 +91,7 @@ class VirtualPace:
 
 
 class PunctualWatchdog:
-    """Begins, when it is held, whatever it would have begun since it was released."""
+    """Begins, when it is resident, whatever it would have begun since it was released."""
 
     def __init__(self, prefetch: PrefetchLoop, link: TickingLink, clock: Clock):
         self._prefetch, self._link, self._clock = prefetch, link, clock
@@ -131,27 +131,34 @@ class PunctualWatchdog:
         self.hold()
 
 
-class Foreknowledge:
+class ExactEstimator:
     """Expects of the link what the costs of a replay will make come."""
 
-    def __init__(self, costs: Costs, num_layers: int, pace: VirtualPace, link: TickingLink):
-        self._costs, self._num_layers, self._pace, self._link = costs, num_layers, pace, link
+    def __init__(self, costs: Costs, num_layers: int, observer: VirtualCompute, link: TickingLink):
+        self._costs, self._num_layers, self._observer, self._link = (
+            costs,
+            num_layers,
+            observer,
+            link,
+        )
 
-    def at_gate(self, moment: Moment, stalled: float) -> None:
-        self._now = self._pace.now
+    def at_gate(self, position: GatePosition, stalled: float) -> None:
+        self._now = self._observer.now
 
     def served(self) -> None: ...
 
-    def look_away(self) -> None: ...
+    def skip(self) -> None: ...
 
-    def outlook(self, work: Work) -> Outlook:
-        costs, number, load = self._costs, self._pace.number, int(self._costs.load[0, 0])
+    def outlook(self, work: LayerWork) -> Outlook:
+        costs, number, load = self._costs, self._observer.number, int(self._costs.load[0, 0])
         free = max(self._link.free_at - self._now, 0)
         busy = free - load * int(work.loaded.sum())  # the loads are on the link by now
-        done = sum(self._pace.ticks(work, one) for one in np.flatnonzero(work.held).tolist())
+        done = sum(
+            self._observer.ticks(work, one) for one in np.flatnonzero(work.resident).tolist()
+        )
         for one in [*np.flatnonzero(work.late).tolist(), *np.flatnonzero(work.loaded).tolist()]:
             busy += load * int(work.loaded[one])
-            done = max(done, busy) + self._pace.ticks(work, one)
+            done = max(done, busy) + self._observer.ticks(work, one)
         last = int(work.event.layer) == self._num_layers - 1
         after = int(costs.shared[number]) + (int(costs.head[number]) if last else 0)
         window = done + after + int(costs.attention[number + last])
@@ -169,16 +176,22 @@ class _Claim:
         return self._flight.delivery.wait()
 
 
-def stage(costs: Costs, num_layers: int, nbytes: int) -> tuple[Staging, TickingLink, VirtualPace]:
+def stage(
+    costs: Costs, num_layers: int, nbytes: int
+) -> tuple[RunOptions, TickingLink, VirtualCompute]:
     """Returns a time in which everything takes what a replay says, and its link."""
     clock = Clock()
     link = TickingLink(int(costs.load[0, 0]), nbytes, clock)
-    pace = VirtualPace(costs, num_layers, clock)
+    observer = VirtualCompute(costs, num_layers, clock)
 
     def watchdog(prefetch: PrefetchLoop) -> PunctualWatchdog:
         return PunctualWatchdog(prefetch, link, clock)
 
-    def expecting(*_: Any) -> Foreknowledge:
-        return Foreknowledge(costs, num_layers, pace, link)
+    def estimator(*_: Any) -> ExactEstimator:
+        return ExactEstimator(costs, num_layers, observer, link)
 
-    return Staging(watchdog, pace, clock, expecting, lanes=1 << 20, hopes=False), link, pace
+    return (
+        RunOptions(watchdog, observer, clock, estimator, lanes=1 << 20, whole_passes=False),
+        link,
+        observer,
+    )

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from specmd_kernels.cache_sim import planes
-from specmd_kernels.cache_sim.planes import Buffer, physical
+from specmd_kernels.cache_sim import lowering
+from specmd_kernels.cache_sim.jaxpr import Program, trace
+from specmd_kernels.cache_sim.lowering import Buffer, physical
 from specmd_kernels.cache_sim.policy import CachePolicy, SimOutcome, SimView
-from specmd_kernels.cache_sim.program import Program, trace
 from specmd_kernels.cache_sim.serve import Cache, serve
 
 
@@ -64,9 +64,9 @@ def prepare(
     score = None
     if policy.score is not None:
         score = trace(policy.score, own_params, own_state, view)
-        planes.supported(score)
+        lowering.supported(score)
     update = trace(policy.update, own_params, own_state, view, outcome)
-    planes.supported(update)
+    lowering.supported(update)
     num_params = len(jax.tree.leaves(params))
     flags = tuple(leaf.dtype == bool for leaf in leaves)
     setup = Setup(score, update, flags, layers, experts, whole)
@@ -163,14 +163,14 @@ def _one_event(
     def score(view: SimView) -> Array | None:
         if setup.score is None:
             return None
-        return planes.run(setup.score, setup.whole, [*own, *view, *constants[0]])[0]
+        return lowering.run(setup.score, setup.whole, [*own, *view, *constants[0]])[0]
 
     after, view, outcome = serve(score, cache, inputs.capacity, clock, setup.layers, gate)
     told = [*own, *view, *outcome, *constants[1]]
-    updated = planes.run(setup.update, setup.whole, told)
+    updated = lowering.run(setup.update, setup.whole, told)
     kept = []
     for old, new in zip(state, updated, strict=True):
         if isinstance(old, Buffer):
-            planes.store(old, new)
+            lowering.store(old, new)
         kept.append(None if isinstance(old, Buffer) else new.astype(old.dtype))
     return after, kept

@@ -15,7 +15,7 @@ from jax.experimental.pallas import triton as pltriton
 from jaxtyping import Array, Int
 
 from specmd_kernels.cache_sim.kernel import Inputs, Setup, prepare, replay
-from specmd_kernels.cache_sim.planes import Buffer
+from specmd_kernels.cache_sim.lowering import Buffer
 from specmd_kernels.cache_sim.policy import CachePolicy
 from specmd_kernels.cache_sim.serve import COLUMNS, empty
 

@@ -14,7 +14,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Int
 
 from specmd_kernels.cache_sim.kernel import Inputs, Setup, prepare, replay
-from specmd_kernels.cache_sim.planes import Buffer
+from specmd_kernels.cache_sim.lowering import Buffer
 from specmd_kernels.cache_sim.policy import CachePolicy
 from specmd_kernels.cache_sim.serve import COLUMNS, Cache, empty
 

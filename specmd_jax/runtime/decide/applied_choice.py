@@ -19,7 +19,7 @@ from specmd_jax.models.layers.router import NO_EXPERT, affinities
 from specmd_jax.simulator.cache import DemandResult
 
 
-class Computed(NamedTuple):
+class TokenChoice(NamedTuple):
     """The experts that a token really gets."""
 
     ids: Int[Array, " K"]
@@ -61,7 +61,7 @@ def bent_choice(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def meet_fates(
+def apply_outcome(
     config: DecoderConfig, routing: bool, gate: Gate, event: Event, served: DemandResult
 ) -> Gate:
     """Returns the choice as it is computed: bent, without the dropped, with stand-ins.
@@ -71,7 +71,7 @@ def meet_fates(
       routing: whether a routing policy chose in place of the gate, where one token asked.
       gate: of a layer; no expert stands for what is dropped.
       event: as it was served.
-      served: the fates.
+      served: the outcome of each miss.
     """
     real = (gate.ids >= 0).any(axis=1, keepdims=True)
     ids, weights = gate.ids, gate.weights
@@ -96,21 +96,21 @@ def _bent(
 
 def computed(
     ids: Int[Array, " K"], weights: Float[Array, " K"], event: Event, served: DemandResult
-) -> Computed:
-    """Returns what is computed of a token's choice, after the fates of its misses.
+) -> TokenChoice:
+    """Returns what is computed of a token's choice, once it is known what became of its misses.
 
     Args:
       ids: the choice, after routing.
       weights: of each.
       event: as it was served.
-      served: its hits and the fates of its misses.
+      served: its hits, and what became of its misses.
     """
     plan = served.plan
     worth = event.gate if event.probs is None else event.probs
     instead = stand_ins(plan.substituted, plan.stand_in, worth)
     tiers: Int8[Array, " N"] = jnp.where(plan.on_host, 0, jnp.maximum(served.tier, 0))
     actual = instead[ids]
-    return Computed(
+    return TokenChoice(
         actual, jnp.where(plan.dropped[ids], 0.0, weights), tiers[actual].astype(jnp.int32)
     )
 

@@ -2,7 +2,7 @@
 
 In a replay the step works out what happens from what everything takes. In a run it is told: whether
 a copy is in flight at the gate, and how many prefetches have been started since. What goes into a
-program or comes out of it lies in rows, see `Wire`.
+program or comes out of it lies in rows, see `TreeLayout`.
 """
 
 from functools import partial
@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Int8
 
-from specmd_jax.core.interned import Static
+from specmd_jax.core.interned import Interned
 from specmd_jax.core.jit import quick_jit
 from specmd_jax.core.types import Event, Flight, ModelShape
 from specmd_jax.policies.prefetch_guard import Outlook
 from specmd_jax.policies.strategy import Strategy, StrategyParams
-from specmd_jax.runtime.decide.tree_row import Wire
+from specmd_jax.runtime.decide.tree_row import TreeLayout
 from specmd_jax.simulator.cache import CacheConfig, DemandResult
 from specmd_jax.simulator.counts import Counts
 from specmd_jax.simulator.prefetching import ObservedStarts
@@ -43,8 +43,8 @@ class Program(NamedTuple):
     strategy: Strategy
     shape: ModelShape
     tells: bool  # whether decisions say what is computed, or it goes without saying
-    state: Wire
-    question: Wire
+    state: TreeLayout
+    question: TreeLayout
     starts: int = 1  # rows of a state
 
 
@@ -58,7 +58,7 @@ class Question(NamedTuple):
     outlook: Outlook | None  # for the guard
 
 
-class Hits(NamedTuple):
+class HitBatch(NamedTuple):
     """Demands of which some are known to find all they ask for."""
 
     events: Event  # stacked
@@ -66,7 +66,7 @@ class Hits(NamedTuple):
     row: Int[Array | np.ndarray, ""]
 
 
-class Fates(NamedTuple):
+class MissOutcome(NamedTuple):
     """What becomes of what a gate chose."""
 
     event: Event  # as the routing policy left it
@@ -80,7 +80,7 @@ class Decision(NamedTuple):
     streamed: Bool[Array | np.ndarray, " N"]  # loads that are not retained
     queued: Int[Array | np.ndarray, ""]  # prefetches that are wanted
     started: Bool[Array | np.ndarray, "D N"]  # of these, by layers ahead
-    fates: Fates | None
+    outcome: MissOutcome | None
 
 
 def decide(
@@ -107,26 +107,26 @@ def decide(
 
 
 def _decision(program: Program, after: SimState, service: Service) -> Decision:
-    nobody = jnp.zeros((0, program.shape.num_experts), bool)
+    no_experts = jnp.zeros((0, program.shape.num_experts), bool)
     queued = [jnp.sum(one.queued, dtype=jnp.int32) for one in service.arrivals]
     started = [one.started for one in service.arrivals]
     return Decision(
         resident=after.cache.tier,
         streamed=service.served.streamed,
         queued=sum(queued, jnp.int32(0)),
-        started=jnp.stack(started) if started else nobody,
-        fates=Fates(service.event, service.served) if program.tells else None,
+        started=jnp.stack(started) if started else no_experts,
+        outcome=MissOutcome(service.event, service.served) if program.tells else None,
     )
 
 
 @quick_jit(static_argnums=0)
 def decide_now(
-    static: Static[tuple[Program, Wire]],
+    static: Interned[tuple[Program, TreeLayout]],
     fixed: Fixed,
     before: Int[Array, "S R"],
     question: Int[Array | np.ndarray, " M"],
 ) -> tuple[Int[Array, "S R"], Int[Array, "S A"]]:
-    """Returns the states after an event, and the decisions in rows of the wire; see `decide`."""
+    """Returns the states after an event, and the decisions in rows; see `decide`."""
     program, answer = static.value
     after, decisions = decide(program, fixed, before, question)
     return after, jax.vmap(answer.join)(decisions)
@@ -134,7 +134,7 @@ def decide_now(
 
 @quick_jit(static_argnums=0)
 def count_hits_now(
-    static: Static[tuple[Program, bool]],
+    static: Interned[tuple[Program, bool]],
     fixed: Fixed,
     before: Int[Array, "S R"],
     question: Int[Array | np.ndarray, " M"],
@@ -144,16 +144,16 @@ def count_hits_now(
     Args:
       static: with it, whether the prefetcher is asked; it need not be where nothing is absent.
       before: states, of which the question names one.
-      question: some `Hits`.
+      question: some `HitBatch`.
     """
     program, names = static.value
-    asked: Hits = program.question.unpack(question)
+    asked: HitBatch = program.question.unpack(question)
     state = program.state.unpack(before[asked.row])
     setting = CacheConfig(program.strategy, program.shape, *fixed)
 
     def going(carried: tuple[Int[Array, ""], Bool[Array, ""], SimState]) -> Bool[Array, ""]:
-        number, smooth, _ = carried
-        return smooth & (number < asked.number)
+        number, all_hit, _ = carried
+        return all_hit & (number < asked.number)
 
     def one(
         carried: tuple[Int[Array, ""], Bool[Array, ""], SimState],

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Int8, Integer
 
-from specmd_jax.core.interned import Static
+from specmd_jax.core.interned import Interned
 from specmd_jax.core.types import ABSENT, Event, Flight, ModelShape
 from specmd_jax.policies.miss import MISSES
 from specmd_jax.policies.prefetch_guard import Outlook
@@ -15,15 +15,15 @@ from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.runtime.decide.compiled_step import (
     Decision,
     Fixed,
-    Hits,
+    HitBatch,
     Program,
     Question,
     count_hits_now,
     decide,
     decide_now,
 )
-from specmd_jax.runtime.decide.full_cache import AskedOfAll
-from specmd_jax.runtime.decide.tree_row import Wire
+from specmd_jax.runtime.decide.full_cache import FullCacheCounts
+from specmd_jax.runtime.decide.tree_row import TreeLayout
 from specmd_jax.simulator.counts import Counts
 from specmd_jax.simulator.state import SimState, begin
 from specmd_jax.simulator.timeline import NOTHING
@@ -37,7 +37,7 @@ class Decisions:
     """One strategy over one cache, event by event.
 
     Attributes:
-      sure: what is computed does not depend on decisions: hits are used and misses loaded.
+      demand_is_fixed: what is computed depends on no decision: hits are used, misses loaded.
       resident: the tier of what is on the device or has a slot reserved, ABSENT of the others.
     """
 
@@ -58,24 +58,24 @@ class Decisions:
           capacity: units of each pool.
           units: size of one copy, by layer and tier.
         """
-        self.sure = _is_sure(strategy, units.shape[1])
+        self.demand_is_fixed = _demand_is_fixed(strategy, units.shape[1])
         self._strategy, self._shape = strategy.structure, shape
         self._host = jax.local_devices(backend="cpu")[0]
         sizes = (jnp.asarray(part, jnp.int32) for part in (capacity, units))
         fixed = Fixed(jax.tree.map(jnp.asarray, params), *sizes)
         self._fixed = jax.device_put(fixed, self._host)
-        self._deciding: Static[tuple[Program, Wire]] | None = None
-        self._counting: dict[bool, Static[tuple[Program, bool]]] = {}
+        self._deciding: Interned[tuple[Program, TreeLayout]] | None = None
+        self._counting: dict[bool, Interned[tuple[Program, bool]]] = {}
         self.reset()
 
     def reset(self) -> None:
         """Forgets all: a cold cache, nothing counted."""
         params, _, units = self._fixed
         state = begin(self._strategy, params, self._shape, units)
-        self._wire = Wire.of(state)
+        self._wire = TreeLayout.of(state)
         row = self._wire.pack(jax.tree.map(np.asarray, state))
         self._starts_each = STARTS if self._strategy.prefetches else 1
-        self._asked_of_all = AskedOfAll.nothing(self._shape)
+        self._full_cache = FullCacheCounts.nothing(self._shape)
         self._after = self._rows(row)  # the states that there may be by now
         self._first = 0  # prefetches started in the first of them
         self._started = 0  # since the last gate
@@ -89,7 +89,7 @@ class Decisions:
           flight: the copy on the link.
           outlook: until the next gate, if the strategy has a guard.
         """
-        self._tell_asked_of_all()
+        self._tell_full_cache()
         where: list[Any] = [_number(part) for part in flight or (NOTHING, 0)]
         self._asked = Question(event, Flight(*where), self._row, _number(0), outlook)
         self._before, self._first, self._started = self._after, 0, 0
@@ -106,7 +106,7 @@ class Decisions:
           number: how many of them, the first ones.
         """
         if (self.resident != ABSENT).all():
-            self._asked_of_all = self._asked_of_all.and_of(events, number)
+            self._full_cache = self._full_cache.and_of(events, number)
         else:
             self._count(events, number, names=False)
 
@@ -140,7 +140,7 @@ class Decisions:
     @property
     def counts(self) -> Counts:
         """All that was counted, as numpy arrays."""
-        self._tell_asked_of_all()
+        self._tell_full_cache()
         return self._state.counts
 
     @property
@@ -159,10 +159,10 @@ class Decisions:
     def _decide(self) -> Decision:
         """Asks for the decisions of the next numbers of starts."""
         if self._deciding is None:
-            program = self._program(Wire.of(self._asked))
+            program = self._program(TreeLayout.of(self._asked))
             inputs = self._fixed, self._before, program.question.pack(self._asked)
             made = jax.eval_shape(lambda *inputs: decide(program, *inputs)[1], *inputs)
-            self._deciding = Static((program, Wire.of(made, skip=1)))
+            self._deciding = Interned((program, TreeLayout.of(made, skip=1)))
         program, self._answer = self._deciding.value
         row = program.question.pack(self._asked)
         self._after, answers = decide_now(self._deciding, self._fixed, self._before, row)
@@ -175,28 +175,28 @@ class Decisions:
         return self._decision
 
     def _count(self, events: Event, number: int, *, names: bool) -> Int[Array, ""]:
-        hits = Hits(events, _number(number), self._row)
+        hits = HitBatch(events, _number(number), self._row)
         if names not in self._counting:
-            self._counting[names] = Static((self._program(Wire.of(hits)), names))
+            self._counting[names] = Interned((self._program(TreeLayout.of(hits)), names))
         static = self._counting[names]
         row = static.value[0].question.pack(hits)
         self._after, served = count_hits_now(static, self._fixed, self._after, row)
         self._first = self._started = 0
         return served
 
-    def _tell_asked_of_all(self) -> None:
+    def _tell_full_cache(self) -> None:
         """Has the state know what was summed up."""
-        if not self._asked_of_all.number.any():
+        if not self._full_cache.number.any():
             return
-        row = self._wire.pack(self._asked_of_all.told(self._state))
+        row = self._wire.pack(self._full_cache.told(self._state))
         self._after, self._first, self._started = self._rows(row), 0, 0
-        self._asked_of_all = AskedOfAll.nothing(self._shape)
+        self._full_cache = FullCacheCounts.nothing(self._shape)
 
     def _rows(self, row: Int[np.ndarray, " R"]) -> Int[Array, "S R"]:
         return jax.device_put(np.tile(row, (self._starts_each, 1)), self._host)
 
-    def _program(self, question: Wire) -> Program:
-        told = not self.sure
+    def _program(self, question: TreeLayout) -> Program:
+        told = not self.demand_is_fixed
         return Program(self._strategy, self._shape, told, self._wire, question, self._starts_each)
 
 
@@ -204,6 +204,6 @@ def _number(value: int) -> Int[np.ndarray, ""]:
     return np.asarray(value, np.int32)
 
 
-def _is_sure(strategy: Strategy, tiers: int) -> bool:
+def _demand_is_fixed(strategy: Strategy, tiers: int) -> bool:
     fetches = strategy.miss.plan is MISSES["fetch"].plan
     return fetches and strategy.routing.choose is None and tiers == 1

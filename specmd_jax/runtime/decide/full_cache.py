@@ -9,22 +9,22 @@ from specmd_jax.core.types import Event, ModelShape
 from specmd_jax.simulator.state import SimState
 
 
-class AskedOfAll(NamedTuple):
+class FullCacheCounts(NamedTuple):
     """Demands that found all they asked for."""
 
     number: Int[np.ndarray, " L"]  # of experts, by layer
     used: Bool[np.ndarray, "L N"]  # in any of them
 
     @classmethod
-    def nothing(cls, shape: ModelShape) -> "AskedOfAll":
+    def nothing(cls, shape: ModelShape) -> "FullCacheCounts":
         """Returns no demand."""
         layers, experts, _ = shape
         return cls(np.zeros(layers, np.int32), np.zeros((layers, experts), bool))
 
-    def and_of(self, events: Event, number: int) -> "AskedOfAll":
+    def and_of(self, events: Event, number: int) -> "FullCacheCounts":
         """Returns these and the first `number` of some stacked events."""
         layers, used = np.asarray(events.layer)[:number], np.asarray(events.used)[:number]
-        more = AskedOfAll(self.number.copy(), self.used.copy())
+        more = FullCacheCounts(self.number.copy(), self.used.copy())
         np.add.at(more.number, layers, used.sum(axis=1, dtype=np.int32))
         np.logical_or.at(more.used, layers, used)
         return more

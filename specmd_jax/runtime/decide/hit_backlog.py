@@ -6,16 +6,16 @@ from jaxtyping import Bool, Int
 
 from specmd_jax.core.types import Event
 from specmd_jax.runtime.decide.decisions import Decisions
-from specmd_jax.runtime.gates.gate_events import Moment, make_events
-from specmd_jax.runtime.gates.message import Form, Messages
+from specmd_jax.runtime.gates.gate_events import GatePosition, make_events
+from specmd_jax.runtime.gates.message import MessageLayout, Messages
 
 PASSES = 8  # whose hits are counted together: a count costs about as much as one decision
 
 
-class Hits:
+class HitBacklog:
     """What is to be told to the decisions before they decide again."""
 
-    def __init__(self, decisions: Decisions, form: Form, reads: frozenset[str]):
+    def __init__(self, decisions: Decisions, form: MessageLayout, reads: frozenset[str]):
         """Takes note of nothing yet.
 
         Args:
@@ -23,22 +23,22 @@ class Hits:
           form: of the gates' messages.
           reads: `Strategy.reads`.
         """
-        self._decisions, self._form, self._reads = decisions, form, reads
+        self._decisions, self._layout, self._reads = decisions, form, reads
         self._noted: list[Messages] = []
-        self._begun: Moment | None = None
+        self._begun: GatePosition | None = None
         self._layers = 0
 
-    def note(self, messages: Messages, moment: Moment) -> None:
+    def note(self, messages: Messages, position: GatePosition) -> None:
         """Takes note of some layers, which follow on those noted before.
 
         Args:
           messages: of their gates; may still be on the device.
-          moment: of the first of them.
+          position: of the first of them.
         """
-        if self._begun is not None and not self._goes_on(moment, len(messages)):
+        if self._begun is not None and not self._goes_on(position, len(messages)):
             self.settle()
         if self._begun is None:
-            self._begun, self._layers = moment, 0
+            self._begun, self._layers = position, 0
         self._noted.append(messages)
         self._layers += len(messages)
 
@@ -62,26 +62,28 @@ class Hits:
 
     def warm(self, num_layers: int) -> None:
         """Has compiled what counting takes."""
-        nothing = np.zeros((num_layers, 1, self._form.columns), np.int32)
-        self._count(nothing, Moment(0, 0, num_layers, False, False), 0)
+        nothing = np.zeros((num_layers, 1, self._layout.columns), np.int32)
+        self._count(nothing, GatePosition(0, 0, num_layers, False, False), 0)
 
-    def _count(self, messages: Int[np.ndarray, "layers T M"], moment: Moment, layers: int) -> None:
-        events = self.events(messages, moment)
-        self._decisions.count_hits(_padded(events, PASSES * moment.num_layers), layers)
+    def _count(
+        self, messages: Int[np.ndarray, "layers T M"], position: GatePosition, layers: int
+    ) -> None:
+        events = self.events(messages, position)
+        self._decisions.count_hits(_padded(events, PASSES * position.num_layers), layers)
 
-    def events(self, messages: Messages, moment: Moment) -> Event:
+    def events(self, messages: Messages, position: GatePosition) -> Event:
         """Returns what some layers ask for, see `make_events`."""
-        asked = self._form.read(messages)
-        return make_events(asked, moment, self._form.num_experts, self._reads)
+        choices = self._layout.read(messages)
+        return make_events(choices, position, self._layout.num_experts, self._reads)
 
-    def _goes_on(self, moment: Moment, layers: int) -> bool:
+    def _goes_on(self, position: GatePosition, layers: int) -> bool:
         """Whether layers can be counted with those noted: of one pass, or all of them of decode."""
         begun = self._begun
         assert begun is not None
-        if self._layers + layers > PASSES * moment.num_layers:
+        if self._layers + layers > PASSES * position.num_layers:
             return False
-        plain = not (moment.prefill or moment.fresh or begun.prefill or begun.fresh)
-        return plain or moment.step == begun.step
+        plain = not (position.prefill or position.fresh or begun.prefill or begun.fresh)
+        return plain or position.step == begun.step
 
 
 def _padded(events: Event, size: int) -> Event:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Int
 
 
 @dataclass(frozen=True)
-class Wire:
+class TreeLayout:
     """How a tree of arrays lies in a row of int32. Hashable: static to jit.
 
     Numbers of 32 bits keep their bits, flags and smaller integers their value.
@@ -26,8 +26,8 @@ class Wire:
     dtypes: tuple[np.dtype, ...]
 
     @classmethod
-    def of(cls, tree: Any, skip: int = 0) -> "Wire":
-        """Returns the wire for trees like this one, of arrays or of their shapes.
+    def of(cls, tree: Any, skip: int = 0) -> "TreeLayout":
+        """Returns the layout of trees like this one, of arrays or of their shapes.
 
         Args:
           skip: leading axes that the tree has and one row has not.

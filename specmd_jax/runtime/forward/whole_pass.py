@@ -1,4 +1,4 @@
-"""A whole pass dispatched at once, in the hope that all experts it will ask for are in slots.
+"""A whole pass dispatched at once, as if all experts it will ask for were in slots.
 
 The programs of the layer-by-layer path are run as one, with barriers where they are cut there, so
 that both come to the same bits. What each gate chose is looked at afterwards; from the first layer
@@ -12,16 +12,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from specmd_jax.core.interned import Interned
 from specmd_jax.models import Decoder, Gate, KvCache
 from specmd_jax.models.forward import Structure
 from specmd_jax.models.layers.kv_cache import Remembered, Span
-from specmd_jax.runtime.gates.message import Form
+from specmd_jax.runtime.gates.message import MessageLayout
 from specmd_jax.runtime.gates.scores import foresee
-from specmd_jax.runtime.offload.ffn import How, compute_all, cut
+from specmd_jax.runtime.offload.ffn import FfnSpec, compute_all, cut
 from specmd_jax.runtime.offload.pages import Memory
 
 
-class Hoped(NamedTuple):
+class WholePass(NamedTuple):
     """What a whole pass came to, if every expert was there."""
 
     logits: Float[Array, "B S V"]
@@ -34,21 +35,21 @@ class Hoped(NamedTuple):
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnames="pasts")
 def run_whole(
     structure: Structure,
-    how: How,
-    form: Form,
+    ffn: Interned[FfnSpec],
+    layout: MessageLayout,
     weights: list[Array],
     slots: Memory,
     pages: Int[Array, "L N"],
     tokens: Int[Array, "B S"],
     span: Span,
     pasts: tuple[Remembered, ...],
-) -> Hoped:
+) -> WholePass:
     """Runs a pass on what is in slots; whatever is not computes nonsense.
 
     Args:
       structure: of the decoder, with `weights`.
-      how: the experts are read and computed, which are of one precision.
-      form: of the gates' messages.
+      ffn: how the experts are read and computed, which are of one precision.
+      layout: of the gates' messages.
       slots: the memory of all slots.
       pages: slot of each expert, negative if it has none.
       tokens: of the pass.
@@ -56,7 +57,7 @@ def run_whole(
       pasts: what each layer remembers; its memory is reused.
     """
     decoder: Decoder = structure.module(weights)
-    everyone = jnp.ones(pages.shape[1], bool)
+    all_experts = jnp.ones(pages.shape[1], bool)
     stream, kept, streams, gates = cut(decoder.embed(tokens)), [], [], []
     for index, layer in enumerate(decoder.layers):
         stream, remembered, gate = cut(layer.attend(stream, span, pasts[index]))
@@ -64,19 +65,19 @@ def run_whole(
         if gate is None:
             continue
         here = jnp.maximum(pages[len(gates)], 0)[:, None]
-        out = compute_all(how.value, gate, slots, here, everyone)
+        out = compute_all(ffn.value, gate, slots, here, all_experts)
         streams.append(stream)
         gates.append(gate)
         stream = cut(layer.finish(stream, gate.hidden, out))
     after = KvCache(tuple(kept), span.after(tokens.shape[1]))
     stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *gates)
-    messages = _messages(decoder, gates, form)
-    return Hoped(decoder.unembed(stream), after, jnp.stack(streams), stacked, messages)
+    messages = _messages(decoder, gates, layout)
+    return WholePass(decoder.unembed(stream), after, jnp.stack(streams), stacked, messages)
 
 
-def _messages(decoder: Decoder, gates: list[Gate], form: Form) -> Int[Array, "L T M"]:
+def _messages(decoder: Decoder, gates: list[Gate], layout: MessageLayout) -> Int[Array, "L T M"]:
     foreseen = [None] * len(gates)
-    if form.lookahead:
+    if layout.lookahead:
         hidden = [gate.hidden for gate in gates]
-        foreseen = list(foresee(decoder, hidden, form.lookahead).swapaxes(0, 1))
-    return jnp.stack([form.write(*pair) for pair in zip(gates, foreseen, strict=True)])
+        foreseen = list(foresee(decoder, hidden, layout.lookahead).swapaxes(0, 1))
+    return jnp.stack([layout.write(*pair) for pair in zip(gates, foreseen, strict=True)])

@@ -15,7 +15,7 @@ from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
 from specmd_jax.simulator.events import LOGIT_LIMIT
 
 
-class Asked(NamedTuple):
+class GateChoices(NamedTuple):
     """What the gates of some layers chose; T counts the tokens of all sequences."""
 
     ids: Integer[np.ndarray, "L T K"]  # -1 where the token is padding
@@ -24,7 +24,7 @@ class Asked(NamedTuple):
     predicted: Float[np.ndarray, "L T D N"] | None  # for the layers 1..D ahead
 
 
-class Moment(NamedTuple):
+class GatePosition(NamedTuple):
     """When gates ask; where it is said of several passes, they are alike."""
 
     step: int  # the first pass, from 0
@@ -34,40 +34,42 @@ class Moment(NamedTuple):
     fresh: bool  # the pass is the first of a request
 
 
-def make_events(asked: Asked, moment: Moment, num_experts: int, reads: frozenset[str]) -> Event:
+def make_events(
+    choices: GateChoices, position: GatePosition, num_experts: int, reads: frozenset[str]
+) -> Event:
     """Returns the events of layers that follow on each other, stacked, as numpy values.
 
     Args:
-      asked: by their gates; at least one token is no padding, and the same ones in all of them.
-      moment: of the first gate.
+      choices: by their gates; at least one token is no padding, and the same ones in all of them.
+      position: of the first gate.
       num_experts: of a layer.
       reads: `Strategy.reads`; of what is not in it nothing is worked out.
 
     Raises:
       InputError: the model computed NaN, or logits that no router has.
     """
-    real = (asked.ids[0] >= 0).any(axis=1)
+    real = (choices.ids[0] >= 0).any(axis=1)
     tokens = int(real.sum())
-    routed, gate = _demand(asked, tokens, num_experts)
+    routed, gate = _demand(choices, tokens, num_experts)
     logits = probs = None
     if reads & {LOGITS, PROBS}:
-        assert asked.logits is not None
-        logits, probs = _scores(asked.logits[:, real].astype(np.float64))
+        assert choices.logits is not None
+        logits, probs = _scores(choices.logits[:, real].astype(np.float64))
     predicted = None
     if PREDICTED in reads:
-        assert asked.predicted is not None
-        shares = asked.predicted[:, real].astype(np.float64)
+        assert choices.predicted is not None
+        shares = choices.predicted[:, real].astype(np.float64)
         predicted = np.rint(shares * ONE).max(axis=1).astype(np.int32)
-    first = moment.step * moment.num_layers + moment.layer
+    first = position.step * position.num_layers + position.layer
     clock = np.arange(first, first + len(routed), dtype=np.int32)
-    step, layer = np.divmod(clock, np.int32(moment.num_layers))
+    step, layer = np.divmod(clock, np.int32(position.num_layers))
     values = {
         "clock": clock,
         "step": step,
         "layer": layer,
         "tokens": np.full(len(clock), tokens, np.int32),
-        "prefill": np.full(len(clock), moment.prefill),
-        "fresh": (layer == 0) & moment.fresh,
+        "prefill": np.full(len(clock), position.prefill),
+        "fresh": (layer == 0) & position.fresh,
         "valid": np.ones(len(clock), bool),
         "used": routed > 0,
         "routed": routed,
@@ -85,15 +87,15 @@ def event_of(events: Event, layer: int) -> Event:
 
 
 def _demand(
-    asked: Asked, tokens: int, num_experts: int
+    choices: GateChoices, tokens: int, num_experts: int
 ) -> tuple[Integer[np.ndarray, "L N"], Integer[np.ndarray, "L N"]]:
     """Returns the tokens routed to each expert, and its mean gate weight in fixed point."""
-    chosen = asked.ids >= 0
-    weights = asked.weights[chosen].astype(np.float64)
+    chosen = choices.ids >= 0
+    weights = choices.weights[chosen].astype(np.float64)
     if not np.isfinite(weights).all():
         raise InputError("the model computed NaN: its weights, or their precision, are at fault")
-    layers = len(asked.ids)
-    place = (asked.ids + num_experts * np.arange(layers)[:, None, None])[chosen]
+    layers = len(choices.ids)
+    place = (choices.ids + num_experts * np.arange(layers)[:, None, None])[chosen]
     size = layers * num_experts
     routed = np.bincount(place, minlength=size).reshape(layers, num_experts)
     summed = np.bincount(place, weights=weights, minlength=size).reshape(routed.shape)

@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from specmd_jax.models import Gate
-from specmd_jax.runtime.gates.gate_events import Asked
+from specmd_jax.runtime.gates.gate_events import GateChoices
 
 Messages = Int[Array | np.ndarray, "_ T M"]  # of some layers; on the device, or on the host
 
 
-class Form(NamedTuple):
+class MessageLayout(NamedTuple):
     """How a message lies in its columns: int32, and the bits of float32. Hashable: static to jit.
 
     Attributes:
@@ -52,7 +52,7 @@ class Form(NamedTuple):
         """Returns the experts that were chosen."""
         return messages[..., : self.top_k]
 
-    def read(self, messages: Messages) -> Asked:
+    def read(self, messages: Messages) -> GateChoices:
         """Returns all that some gates said."""
         messages = np.asarray(messages)
         ids, rest = messages[..., : self.top_k], messages[..., self.top_k :].view(np.float32)
@@ -62,10 +62,10 @@ class Form(NamedTuple):
             logits, rest = rest[..., : self.num_experts], rest[..., self.num_experts :]
         if self.lookahead:
             predicted = rest.reshape(*rest.shape[:2], self.lookahead, self.num_experts)
-        return Asked(ids, weights, logits, predicted)
+        return GateChoices(ids, weights, logits, predicted)
 
 
-def dictated(
+def forced_message(
     ids: Int[np.ndarray, "T K"], weights: Float[np.ndarray, "T K"]
 ) -> Int[np.ndarray, "1 T M"]:
     """Returns the message of a gate that is told what to choose, and knows no scores."""

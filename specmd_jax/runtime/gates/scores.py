@@ -10,19 +10,19 @@ from jaxtyping import Array, Float, Int
 from specmd_jax.models import Decoder, Gate
 from specmd_jax.models.decoder import MoeBlock
 from specmd_jax.models.layers.router import affinities
-from specmd_jax.runtime.gates.gate_events import Asked
+from specmd_jax.runtime.gates.gate_events import GateChoices
 
 MAX_LOOKAHEAD = 3  # further ahead the hidden state says little
 
 
-class Wanted(NamedTuple):
+class RecordOptions(NamedTuple):
     """What is recorded beside ids and weights. Hashable: jitted functions take it as static."""
 
     scores: bool = False  # the gates' logits of all experts
     lookahead: int = 0  # layers ahead for which the choice is foreseen
 
 
-class Seen(NamedTuple):
+class PassRecord(NamedTuple):
     """The choices of one pass at all L MoE layers; T counts the tokens of all sequences."""
 
     ids: Int[Array | np.ndarray, "T L K"]  # int16, -1 where the token is padding
@@ -31,14 +31,14 @@ class Seen(NamedTuple):
     predicted: Float[Array | np.ndarray, "T L D N"] | None = None  # as in a `Trace`
 
 
-def see(decoder: Decoder, gates: Sequence[Gate], wanted: Wanted) -> Seen:
+def see(decoder: Decoder, gates: Sequence[Gate], options: RecordOptions) -> PassRecord:
     """Returns what is wanted of the gates of a pass; to be traced into its program."""
     hidden = [gate.hidden for gate in gates]
-    return Seen(
+    return PassRecord(
         jnp.stack([gate.ids for gate in gates], axis=1).astype(jnp.int16),
         jnp.stack([gate.weights for gate in gates], axis=1),
-        jnp.stack([gate.logits for gate in gates], axis=1) if wanted.scores else None,
-        foresee(decoder, hidden, wanted.lookahead) if wanted.lookahead else None,
+        jnp.stack([gate.logits for gate in gates], axis=1) if options.scores else None,
+        foresee(decoder, hidden, options.lookahead) if options.lookahead else None,
     )
 
 
@@ -50,7 +50,7 @@ def foresee(
     Source: Eliseev & Mazur 2023 (arXiv 2312.17238, §3.2): residual streams change slowly.
 
     Args:
-      decoder: whose gates are asked.
+      decoder: whose gates are choices.
       hidden: at the gate of each MoE layer.
       lookahead: layers ahead, D.
 
@@ -77,14 +77,14 @@ def ask_gate(block: MoeBlock, hidden: Float[Array, "T H"]) -> Float[Array, "T N"
     return affinities(block.gate(hidden), bias, router)
 
 
-def seen_of(asked: Asked, wanted: Wanted) -> Seen:
+def record_of_choices(choices: GateChoices, options: RecordOptions) -> PassRecord:
     """Returns what a recorder wants of what the gates of a pass said."""
     logits = predicted = None
-    if wanted.scores:
-        assert asked.logits is not None
-        logits = asked.logits.swapaxes(0, 1)
-    if wanted.lookahead:
-        assert asked.predicted is not None
-        predicted = asked.predicted[:, :, : wanted.lookahead].swapaxes(0, 1)
-    ids, weights = asked.ids.astype(np.int16), asked.weights
-    return Seen(ids.swapaxes(0, 1), weights.swapaxes(0, 1), logits, predicted)
+    if options.scores:
+        assert choices.logits is not None
+        logits = choices.logits.swapaxes(0, 1)
+    if options.lookahead:
+        assert choices.predicted is not None
+        predicted = choices.predicted[:, :, : options.lookahead].swapaxes(0, 1)
+    ids, weights = choices.ids.astype(np.int16), choices.weights
+    return PassRecord(ids.swapaxes(0, 1), weights.swapaxes(0, 1), logits, predicted)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from specmd_jax.core.interned import Static
+from specmd_jax.core.interned import Interned
 from specmd_jax.models.config import Activation
 from specmd_jax.models.decoder import Gate
 from specmd_jax.models.experts.blocks import Rows, Weights, fill_blocks
@@ -23,15 +23,12 @@ from specmd_jax.runtime.offload.store import Packing
 from specmd_kernels import Implementation
 
 
-class Way(NamedTuple):
+class FfnSpec(NamedTuple):
     """How the experts of a tier are read and computed."""
 
     packing: Packing
     activation: Activation
     implementation: Implementation | None = None  # of `slot_ffn`; None: the platform's
-
-
-How = Static[Way]
 
 
 class Blocks(NamedTuple):
@@ -47,8 +44,8 @@ def lay_out(gate: Gate) -> Blocks:
     return Blocks(plan, lay_out_rows(gate.hidden, plan))
 
 
-def compute_held(
-    way: Way,
+def compute_resident(
+    spec: FfnSpec,
     blocks: Blocks,
     memory: Memory,
     pages: Int[Array, "N pages"],
@@ -64,16 +61,16 @@ def compute_held(
       due: the experts to compute.
     """
     expert = blocks.plan.expert
-    weights = read(way.packing, memory, pages[expert])
-    return _compute(way, blocks, due[expert], weights)
+    weights = read(spec.packing, memory, pages[expert])
+    return _compute(spec, blocks, due[expert], weights)
 
 
 def compute_arrived(
-    way: Way, blocks: Blocks, row: Shaped[Array, " P"], expert: Int[Array, ""]
+    spec: FfnSpec, blocks: Blocks, row: Shaped[Array, " P"], expert: Int[Array, ""]
 ) -> Blocks:
     """Returns the blocks with those of one expert computed, from where it arrived; traced."""
-    weights = arrived(way.packing, row, blocks.plan.expert.shape[0])
-    return _compute(way, blocks, blocks.plan.expert == expert, weights)
+    weights = arrived(spec.packing, row, blocks.plan.expert.shape[0])
+    return _compute(spec, blocks, blocks.plan.expert == expert, weights)
 
 
 def combine(blocks: Blocks, weights: Float[Array, "T K"]) -> Float[Array, "T H"]:
@@ -81,15 +78,19 @@ def combine(blocks: Blocks, weights: Float[Array, "T K"]) -> Float[Array, "T H"]
     return combine_blocks(blocks.rows.out, blocks.plan, weights)
 
 
-def _compute(way: Way, blocks: Blocks, due: Bool[Array, " blocks"], weights: Weights) -> Blocks:
+def _compute(
+    spec: FfnSpec, blocks: Blocks, due: Bool[Array, " blocks"], weights: Weights
+) -> Blocks:
     due = due & (jnp.arange(due.shape[0]) < blocks.plan.used)
     order = jnp.argsort(~due, stable=True)
-    out = fill_blocks(weights, blocks.rows, order, jnp.sum(due), way.activation, way.implementation)
+    out = fill_blocks(
+        weights, blocks.rows, order, jnp.sum(due), spec.activation, spec.implementation
+    )
     return blocks._replace(rows=blocks.rows._replace(out=out))
 
 
 def arrive(
-    way: Way,
+    spec: FfnSpec,
     blocks: Blocks,
     row: Shaped[Array, " P"],
     expert: Int[Array, ""],
@@ -106,14 +107,14 @@ def arrive(
       memory: of the slots; None: it is not kept.
       pages: of the expert.
     """
-    blocks = compute_arrived(way, blocks, row, expert)
+    blocks = compute_arrived(spec, blocks, row, expert)
     if memory is None or pages is None:
         return blocks, memory
-    return blocks, written(way.packing, memory, row, pages)
+    return blocks, written(spec.packing, memory, row, pages)
 
 
 def compute_all(
-    way: Way,
+    spec: FfnSpec,
     gate: Gate,
     memory: Memory,
     pages: Int[Array, "N pages"],
@@ -123,11 +124,11 @@ def compute_all(
 
     The same as laying out, computing and combining one after the other, to the last bit.
     """
-    return compute_rest(way, cut(lay_out(gate)), gate.weights, memory, pages, due)
+    return compute_rest(spec, cut(lay_out(gate)), gate.weights, memory, pages, due)
 
 
 def compute_rest(
-    way: Way,
+    spec: FfnSpec,
     blocks: Blocks,
     weights: Float[Array, "T K"],
     memory: Memory,
@@ -135,7 +136,7 @@ def compute_rest(
     due: Bool[Array, " N"],
 ) -> Float[Array, "T H"]:
     """Returns what a layer's experts make of its tokens if those left are in slots; traced."""
-    return cut(combine(cut(compute_held(way, blocks, memory, pages, due)), weights))
+    return cut(combine(cut(compute_resident(spec, blocks, memory, pages, due)), weights))
 
 
 cut = jax.lax.optimization_barrier  # where programs of their own would be cut
@@ -145,12 +146,12 @@ combine_now = jax.jit(combine)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
-def compute_held_now(how: How, *args: Any) -> Blocks:
-    """See `compute_held`; the memory of the blocks is reused."""
-    return compute_held(how.value, *args)
+def compute_resident_now(ffn: Interned[FfnSpec], *args: Any) -> Blocks:
+    """See `compute_resident`; the memory of the blocks is reused."""
+    return compute_resident(ffn.value, *args)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=(1, 4))
-def arrive_now(how: How, *args: Any) -> tuple[Blocks, Memory | None]:
+def arrive_now(ffn: Interned[FfnSpec], *args: Any) -> tuple[Blocks, Memory | None]:
     """See `arrive`; the memory of the blocks and of the slots is reused."""
-    return arrive(how.value, *args)
+    return arrive(ffn.value, *args)

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from specmd_jax.core.interned import Static
+from specmd_jax.core.interned import Interned
 from specmd_jax.models.config import Activation
-from specmd_jax.runtime.offload.ffn import Blocks, How, Way, compute_arrived
+from specmd_jax.runtime.offload.ffn import Blocks, FfnSpec, compute_arrived
 from specmd_jax.runtime.offload.store import ExpertStore
 
 Hosted = tuple[Float[Array, "blocks rows H"], Bool[np.ndarray, " N"]]  # and whose blocks they are
@@ -20,7 +20,8 @@ class HostExperts:
     """Computes beside the device: `begin` returns at once, `merge` brings the results over."""
 
     def __init__(self, activation: Activation, store: ExpertStore):
-        self._way = Static(Way(store.packings[0], activation, "xla"))  # whatever the device runs
+        # XLA, whatever the device runs.
+        self._ffn = Interned(FfnSpec(store.packings[0], activation, "xla"))
         self._store = store
         self._host = jax.local_devices(backend="cpu")[0]
         self._device = jax.local_devices()[0]
@@ -32,7 +33,7 @@ class HostExperts:
         there = jax.device_put(blocks, self._host)
         for expert in np.flatnonzero(experts):
             row = np.asarray(self._store[0, layer, int(expert)])
-            there = _compute(self._way, there, row, np.int32(expert))
+            there = _compute(self._ffn, there, row, np.int32(expert))
         return there.rows.out, experts
 
     def merge(self, blocks: Blocks, hosted: Hosted | None) -> Blocks:
@@ -45,8 +46,8 @@ class HostExperts:
 
 
 @partial(jax.jit, static_argnums=0)
-def _compute(how: How, *args: Any) -> Blocks:
-    return compute_arrived(how.value, *args)
+def _compute(ffn: Interned[FfnSpec], *args: Any) -> Blocks:
+    return compute_arrived(ffn.value, *args)
 
 
 @jax.jit

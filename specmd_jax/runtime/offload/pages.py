@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Integer, Shaped
 
-from specmd_jax.core.interned import Static
+from specmd_jax.core.interned import Interned
 from specmd_jax.models.experts.blocks import Weights, as_stack
 from specmd_jax.models.experts.quantize import PackedExpert
 from specmd_jax.models.experts.weights import ExpertWeights
@@ -51,7 +51,7 @@ def written(
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
-def write_now(packing: Static[Packing], memory: Memory, *args: Any) -> Memory:
+def write_now(packing: Interned[Packing], memory: Memory, *args: Any) -> Memory:
     """See `written`; the memory is reused."""
     return written(packing.value, memory, *args)
 

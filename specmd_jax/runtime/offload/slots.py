@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Int8, Shaped
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.core.interned import Static
+from specmd_jax.core.interned import Interned
 from specmd_jax.core.types import ABSENT
 from specmd_jax.runtime.offload.pages import Memory, allot, write_now
 from specmd_jax.runtime.offload.store import Packing, to_device
@@ -56,7 +56,7 @@ class Slots:
         self._where: Int[np.ndarray, "L N pages"] = np.full((*shape, pages), NO_PAGE, np.int32)
         self.nbytes = num_pages * self._size * packings[0].row.itemsize
         self._free = list(range(num_pages - 1, -1, -1))
-        self._packings = [Static(packing) for packing in packings]
+        self._packings = [Interned(packing) for packing in packings]
         self._memory = _allotted(packings, num_pages, self._size, self.nbytes)
         self._lock = threading.Lock()
         self._compile(num_pages)

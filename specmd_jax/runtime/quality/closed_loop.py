@@ -18,7 +18,7 @@ from specmd_jax.models.forward import Structure
 from specmd_jax.models.layers.kv_cache import empty_cache
 from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
 from specmd_jax.policies.strategy import Strategy, StrategyParams
-from specmd_jax.runtime.decide.applied_choice import Computed, bent_choice, computed
+from specmd_jax.runtime.decide.applied_choice import TokenChoice, bent_choice, computed
 from specmd_jax.runtime.gates.scores import ask_gate
 from specmd_jax.simulator.cache import CacheConfig
 from specmd_jax.simulator.counts import Counts, add_pass
@@ -182,7 +182,7 @@ def _fixed(values: Float[Array, " N"], one: int) -> Int[Array, " N"]:
 
 def _experts_of(
     config: DecoderConfig, setting: CacheConfig, gate: Gate, event: Event, served: Any
-) -> Computed:
+) -> TokenChoice:
     ids, weights = gate.ids[0], gate.weights[0]
     if setting.strategy.routing.choose is not None:
         ids, weights = bent_choice(gate, event.used, config)
@@ -190,7 +190,7 @@ def _experts_of(
 
 
 def _apply(
-    experts: ExpertWeights, hidden: Float[Array, "1 H"], used: Computed, config: DecoderConfig
+    experts: ExpertWeights, hidden: Float[Array, "1 H"], used: TokenChoice, config: DecoderConfig
 ) -> Float[Array, "1 H"]:
     """Returns the weighted sum of one token's experts, each in the precision it is there in."""
 

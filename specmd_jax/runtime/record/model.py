@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Integer
 
 from specmd_jax.models import Checkpoint, Decoder, ExpertWeights, KvCache, Pass, resident
 from specmd_jax.models.forward import Structure, take_apart
-from specmd_jax.runtime.gates.scores import Seen, Wanted, see
+from specmd_jax.runtime.gates.scores import PassRecord, RecordOptions, see
 from specmd_jax.runtime.record.recorder import Recorder
 
 
@@ -57,7 +57,7 @@ class RecordingModel:
     def __call__(self, tokens: Int[Array, "B S"], cache: KvCache) -> Pass:
         """Runs one pass and records it; see `Forward`."""
         logits, after, seen = _recorded_pass(
-            self._structure, self._weights, self._experts, tokens, cache, self.recorder.wanted
+            self._structure, self._weights, self._experts, tokens, cache, self.recorder.options
         )
         self.recorder.add(seen)
         return Pass(logits, (), after)
@@ -70,8 +70,8 @@ def _recorded_pass(
     experts: tuple[ExpertWeights, ...],
     tokens: Int[Array, "B S"],
     cache: KvCache,
-    wanted: Wanted,
-) -> tuple[Float[Array, "B S V"], KvCache | None, Seen]:
+    options: RecordOptions,
+) -> tuple[Float[Array, "B S V"], KvCache | None, PassRecord]:
     decoder: Decoder = structure.module(weights)
     done = decoder(tokens, resident(experts, decoder.config), cache)
-    return done.logits, done.cache, see(decoder, done.gates, wanted)
+    return done.logits, done.cache, see(decoder, done.gates, options)

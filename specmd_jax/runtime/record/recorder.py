@@ -12,14 +12,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.runtime.gates.scores import Seen, Wanted
+from specmd_jax.runtime.gates.scores import PassRecord, RecordOptions
 from specmd_jax.traces import DECODE, PAD, PREFILL, Provenance, Trace
 
 
 class _Pass(NamedTuple):
     """A pass, and which of its sequences still counted when it was made."""
 
-    seen: Seen
+    seen: PassRecord
     live: Bool[np.ndarray, " B"]
 
 
@@ -42,13 +42,13 @@ class Recorder:
     batch go on. A pass is prefill as long as any of its sequences has tokens of its prompt left.
 
     Attributes:
-      wanted: what engines hand in with each pass.
+      options: what engines hand in with each pass.
       requests: how many have been recorded to their end.
       tokens: how many they have, prompts included.
     """
 
-    def __init__(self, wanted: Wanted | None = None):
-        self.wanted = wanted or Wanted()
+    def __init__(self, options: RecordOptions | None = None):
+        self.options = options or RecordOptions()
         self.requests = 0
         self.tokens = 0
         self._steps = 0
@@ -67,7 +67,7 @@ class Recorder:
         self._live = np.ones(len(prompt_tokens), bool)
         self._passes = []
 
-    def add(self, seen: Seen) -> None:
+    def add(self, seen: PassRecord) -> None:
         """Takes the next pass of the batch: the same number of tokens of each sequence."""
         for values in jax.tree.leaves(seen):
             if isinstance(values, jax.Array):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.models import open_model, open_tokenizer
 from specmd_jax.models.checkpoints.library import BUNDLED
-from specmd_jax.runtime.options import Staging
+from specmd_jax.runtime.options import RunOptions
 from specmd_jax.runtime.runs.generation import follow, summarise_run, warm_up
 from specmd_jax.runtime.runs.offloading import Offloading
 from specmd_jax.runtime.transfer.link import ThrottledLink
@@ -75,9 +75,10 @@ def demonstrate(
     spec = checkpoint.config.spec
     asked = setups(spec)
     for share, setup in asked:
-        staging = Staging(hopes=setup.name == WHOLE)  # it would take longer to compile than to run
+        # Elsewhere a whole pass would take longer to compile than the run takes.
+        options = RunOptions(whole_passes=setup.name == WHOLE)
         link = ThrottledLink(LINK_BYTES_PER_S)
-        model = offloading.model(setup, link=link, staging=staging)
+        model = offloading.model(setup, link=link, options=options)
         warm_up(model, [prompt], max_tokens)
         *_, made = follow(model, [prompt], max_tokens)
         model.close()

@@ -109,7 +109,7 @@ def warm_up(
         model.reset()
         for made in follow(model, prompts, max_tokens, **options):
             if len(made.at_s) == WARM_UP_TOKENS // 3:
-                model.go_apart()
+                model.split_next_pass()
             if len(made.at_s) == WARM_UP_TOKENS // 2:
                 model.expect_hits()
             if len(made.at_s) > WARM_UP_TOKENS:

@@ -23,8 +23,8 @@ from specmd_jax.models.config import Attention, Rope, Router
 from specmd_jax.models.layers.kv_cache import empty_cache
 from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
 from specmd_jax.runtime.engine import OffloadedModel
-from specmd_jax.runtime.forward.pass_state import Walk
-from specmd_jax.runtime.gates.message import dictated
+from specmd_jax.runtime.forward.pass_state import PassState
+from specmd_jax.runtime.gates.message import forced_message
 from specmd_jax.runtime.offload.store import ExpertStore
 from specmd_jax.runtime.runs.generation import Generation, summarise_run
 from specmd_jax.runtime.transfer.link import DirectLink, Link
@@ -84,14 +84,14 @@ class ForcedModel(OffloadedModel):
         """Takes what the gates of the next pass shall choose."""
         self._rows = ids.astype(np.int32), weights.astype(np.float32)
 
-    def _hear(self, walk: Walk) -> Int[np.ndarray, "1 T M"]:
+    def _await_message(self, state: PassState) -> Int[np.ndarray, "1 T M"]:
         assert self._rows is not None
-        ids, weights = (part[:, walk.layer] for part in self._rows)
-        super()._hear(walk)  # asks before it is told: a run would wait as long
-        walk.choose(walk.gate._replace(ids=jnp.asarray(ids), weights=jnp.asarray(weights)))
-        return dictated(ids, weights)
+        ids, weights = (part[:, state.layer] for part in self._rows)
+        super()._await_message(state)  # asks before it is told: a run would wait as long
+        state.choose(state.gate._replace(ids=jnp.asarray(ids), weights=jnp.asarray(weights)))
+        return forced_message(ids, weights)
 
-    def _hope(self, tokens: Int[Array, "B S"], cache: KvCache) -> None:
+    def _dispatch_whole(self, tokens: Int[Array, "B S"], cache: KvCache) -> None:
         """Never: a program of a whole pass asks the gates themselves."""
 
 

@@ -11,7 +11,7 @@ from specmd_jax.runtime.transfer.link import Delivery, Link, Transfer
 from specmd_jax.runtime.transfer.prefetch_queue import name_of
 
 
-class Loads:
+class DemandLoads:
     """Experts on their way in ascending order, the first of them sent at once."""
 
     def __init__(
@@ -71,7 +71,7 @@ class Loads:
         self._then = act
         self._send()
 
-    def go_on(self) -> None:
+    def advance(self) -> None:
         """Leaves the first behind."""
         self._sent.popleft()
         self._send()

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Int
 
 from specmd_jax.policies.prefetch_guard import Outlook
-from specmd_jax.runtime.decide.layer_work import Work
-from specmd_jax.runtime.gates.gate_events import Moment
+from specmd_jax.runtime.decide.layer_work import LayerWork
+from specmd_jax.runtime.gates.gate_events import GatePosition
 from specmd_jax.runtime.transfer.link import Link
 
 TICK_S = 1e-6
@@ -18,14 +18,14 @@ LATEST = 0.25  # share of the latest in a mean
 
 
 @runtime_checkable
-class Expecting(Protocol):
+class WindowEstimator(Protocol):
     """Says what is to be expected of the link until the next gate."""
 
-    def at_gate(self, moment: Moment, stalled: float) -> None:
+    def at_gate(self, position: GatePosition, stalled: float) -> None:
         """A gate has fired.
 
         Args:
-          moment: which gate.
+          position: which gate.
           stalled: for how long the run has waited for the link so far, by its clock.
         """
         ...
@@ -34,11 +34,11 @@ class Expecting(Protocol):
         """The last of what the gate asked for has come over: the link is free."""
         ...
 
-    def look_away(self) -> None:
+    def skip(self) -> None:
         """Gates fire that nobody will be told of."""
         ...
 
-    def outlook(self, work: Work) -> Outlook:
+    def outlook(self, work: LayerWork) -> Outlook:
         """Returns what to expect at the gate that has just fired.
 
         Args:
@@ -47,7 +47,7 @@ class Expecting(Protocol):
         ...
 
 
-class Experience:
+class LinkEstimator:
     """Means of what gates and transfers took; nothing is expected before they are known.
 
     The next gate fires when a layer has taken what it takes without waiting for the link. If its
@@ -70,26 +70,26 @@ class Experience:
         self._at = self._stalled = 0.0
         self._served_at: float | None = None
 
-    def at_gate(self, moment: Moment, stalled: float) -> None:
-        """See `Expecting`."""
+    def at_gate(self, position: GatePosition, stalled: float) -> None:
+        """See `WindowEstimator`."""
         now = self._clock()
-        if self._last is not None and not (moment.fresh and moment.layer == 0):
+        if self._last is not None and not (position.fresh and position.layer == 0):
             _learn(self._took_s, self._last, now - self._at - (stalled - self._stalled))
             if self._served_at is not None:
                 _learn(self._after_s, self._last, now - self._served_at)
-        self._last = int(moment.prefill), moment.layer
+        self._last = int(position.prefill), position.layer
         self._at, self._stalled, self._served_at = now, stalled, None
 
     def served(self) -> None:
-        """See `Expecting`."""
+        """See `WindowEstimator`."""
         self._served_at = self._clock()
 
-    def look_away(self) -> None:
-        """See `Expecting`."""
+    def skip(self) -> None:
+        """See `WindowEstimator`."""
         self._last = None
 
-    def outlook(self, work: Work) -> Outlook:
-        """See `Expecting`."""
+    def outlook(self, work: LayerWork) -> Outlook:
+        """See `WindowEstimator`."""
         assert self._last is not None
         load_s = self._link.busy_s / max(self._link.transfers, 1)
         busy_s = load_s * (int(work.loaded.sum()) + 0.5 * work.late.any())

@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jaxtyping import Array
 
-from specmd_kernels.cache_sim.program import Program, Step
+from specmd_kernels.cache_sim.jaxpr import Program, Step
 
 ELEMENTWISE = {
     "abs", "add", "and", "clamp", "convert_element_type", "copy", "div", "eq", "exp", "floor", "ge",
