@@ -63,7 +63,7 @@ class RecordingModel:
         return Pass(logits, (), after)
 
 
-@partial(jax.jit, static_argnames=("structure", "wanted"), donate_argnames="cache")
+@partial(jax.jit, static_argnames=("structure", "options"), donate_argnames="cache")
 def _recorded_pass(
     structure: Structure,
     weights: list[Array],
