@@ -13,6 +13,7 @@ from importlib.metadata import version
 from specmd_jax.cli.parse import parse
 from specmd_jax.cli.verbs import VERBS, show_help
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.names import find_name
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -45,15 +46,17 @@ def _dispatch(arguments: list[str]) -> None:
         show_help()
     elif verb == "--version":
         print(f"specmd {version('specmd-jax')}")
-    elif verb in VERBS:
+    elif verb:
+        verb = find_name(verb, VERBS, f"no verb is called {verb!r}", ", or see specmd --help")
         # A verb is imported when it is called: help and slips should not wait for JAX.
         flags = getattr(import_module(VERBS[verb].module), VERBS[verb].flags)
         command = parse(flags, f"specmd {verb}", rest)
         if command is not None:
             command.run()
     else:
-        what = f"no verb is called {verb!r}" if verb else "no verb is given"
-        raise InputError(f"{what}: choose one of {', '.join(VERBS)}, or see specmd --help")
+        raise InputError(
+            f"no verb is given: choose one of {', '.join(VERBS)}, or see specmd --help"
+        )
 
 
 def _complain(message: str) -> None:

@@ -1,5 +1,6 @@
 """Flags that several verbs share: the cache, the machine, which part of a trace, the model."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -150,17 +151,18 @@ def regroup(trace: "Trace", prefill_tokens: int | None, batch: int | None) -> "T
 
 
 def parse_span(flag: str, text: str, size: int) -> tuple[int, int]:
-    """Returns the span that `a:b`, `a:` or `:b` means for `size` things.
+    """Returns the span that `a:b`, `a:` or `:b` means for `size` things, clipped as Python does.
 
     Raises:
-      InputError: it is no span, or it is empty or reaches beyond the last.
+      InputError: it is no span, or nothing lies in it.
     """
-    start, colon, stop = (part.strip() for part in text.partition(":"))
-    if not colon or not all(part == "" or part.isdecimal() for part in (start, stop)):
+    ends = [part.strip() for part in text.split(":")]
+    if len(ends) != 2 or not all(re.fullmatch(r"(-?\d{1,18})?", end, re.ASCII) for end in ends):
         raise InputError(f"{flag} {text!r} is no span: write it like 0:400")
-    low, high = int(start or 0), int(stop or size)
-    if not low < high <= size:
-        raise InputError(f"{flag} {text!r} is empty or beyond the trace, which has {size} of them")
+    start, stop = (int(end) if end else None for end in ends)
+    low, high, _ = slice(start, stop).indices(size)
+    if not low < high:
+        raise InputError(f"{flag} {text!r} is empty: the trace has {size} of them")
     return low, high
 
 

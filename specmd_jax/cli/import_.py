@@ -57,7 +57,8 @@ class Import:
 
     def _model(self) -> str:
         """Returns the model's full name where it is a known one."""
+        from specmd_jax.core.names import same_name
         from specmd_jax.model_zoo import MODELS
 
-        spec = MODELS.get((self.model or "").lower())
-        return spec.hf_id if spec else self.model or ""
+        name = same_name(self.model or "", MODELS)
+        return MODELS[name].hf_id if name else self.model or ""

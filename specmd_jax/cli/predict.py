@@ -46,14 +46,14 @@ class Predict:
     """Print one JSON object."""
 
     def run(self) -> None:
+        from specmd_jax.model_zoo import find_precision
         from specmd_jax.predict.forecast import Question, forecast, known_band
         from specmd_jax.report.forecast_page import describe_forecast, show_forecast
 
         spec = load_model(self.model)
         assert spec is not None
-        question = Question(
-            spec, self._machine(), self.precision, self.prompt, self.context, self.batch
-        )
+        precision = find_precision(self.precision)
+        question = Question(spec, self._machine(), precision, self.prompt, self.context, self.batch)
         locality = self._locality(spec)
         bands = known_band("ttft"), known_band("published" if self.trace is None else "trace")
         record = describe_forecast(question, forecast(question, locality), locality.source, bands)
@@ -65,12 +65,7 @@ class Predict:
     def _machine(self) -> "HardwareProfile":
         from specmd_jax.core.units import parse_bytes, parse_rate
         from specmd_jax.hardware.profiles import get_hardware
-        from specmd_jax.model_zoo import PRECISIONS
 
-        if self.precision not in PRECISIONS:
-            raise InputError(
-                f"unknown precision {self.precision!r}: use one of {', '.join(PRECISIONS)}"
-            )
         profile = get_hardware(self.hardware)
         if self.link is not None:
             if profile.unified:

@@ -1,6 +1,5 @@
 """The machines that a cache is simulated on: rates, memory and overheads, each with its source."""
 
-import difflib
 import json
 import os
 from dataclasses import asdict, dataclass, fields
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.names import find_name
 
 GIB = 2**30
 
@@ -56,18 +56,14 @@ class HardwareProfile:
 
 
 def get_hardware(name: str) -> HardwareProfile:
-    """Returns the preset called `name`, in any case, or what `specmd calibrate` wrote to a file.
+    """Returns the preset that `name` spells, or what `specmd calibrate` wrote to a file.
 
     Raises:
       InputError: no such preset, and the message lists the nearest names; or a file is no profile.
     """
     if name.endswith(".json") or os.sep in name:
         return read_profile(Path(name))
-    key = name.lower()
-    if key not in HARDWARE:
-        near = difflib.get_close_matches(key, HARDWARE, n=3, cutoff=0.4)
-        raise InputError(f"unknown hardware {name!r}: try {', '.join(near or HARDWARE)}")
-    return HARDWARE[key]
+    return HARDWARE[find_name(name, HARDWARE, f"unknown hardware {name!r}")]
 
 
 def read_profile(path: Path) -> HardwareProfile:

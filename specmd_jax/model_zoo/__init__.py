@@ -4,7 +4,7 @@ from specmd_jax.model_zoo.bundled import BUNDLED, bundled_folder
 from specmd_jax.model_zoo.hf_config import from_config
 from specmd_jax.model_zoo.mixers import GatedDelta, GroupedQuery, Latent, Mixer
 from specmd_jax.model_zoo.models import MODELS, get_model, known_models
-from specmd_jax.model_zoo.precision import PRECISIONS, weight_bytes
+from specmd_jax.model_zoo.precision import PRECISIONS, find_precision, weight_bytes
 from specmd_jax.model_zoo.spec import ModelSpec
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Mixer",
     "ModelSpec",
     "bundled_folder",
+    "find_precision",
     "from_config",
     "get_model",
     "known_models",

@@ -4,10 +4,10 @@ Language models only: vision towers and the extra layers that predict further to
 The tests hold every row against the parameter count its makers publish.
 """
 
-import difflib
 from collections.abc import Iterator
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.names import near_names, plain
 from specmd_jax.model_zoo.bundled import bundled_model
 from specmd_jax.model_zoo.mixers import GatedDelta, GroupedQuery, Latent, Mixer
 from specmd_jax.model_zoo.spec import ModelSpec
@@ -16,17 +16,16 @@ from specmd_jax.model_zoo.spec import ModelSpec
 def get_model(name: str) -> ModelSpec:
     """Returns the model called `name`: a key of `MODELS`, a Hugging Face id, or the bundled one.
 
-    Letters may be of any case.
+    Case, `-`, `_` and `.` do not count.
 
     Raises:
       InputError: no such model; the message lists the nearest names.
     """
-    wanted = name.lower()
     for model in known_models():
-        if wanted in (model.name, model.hf_id.lower()):
+        if plain(name) in (plain(model.name), plain(model.hf_id)):
             return model
-    near = difflib.get_close_matches(wanted.rsplit("/", 1)[-1], MODELS, n=3, cutoff=0.4)
-    raise InputError(f"unknown model {name!r}: try {', '.join(near or MODELS)}, or a config.json")
+    near = near_names(name.rsplit("/", 1)[-1], MODELS) or MODELS
+    raise InputError(f"unknown model {name!r}: try {', '.join(near)}, or a config.json")
 
 
 def known_models() -> Iterator[ModelSpec]:

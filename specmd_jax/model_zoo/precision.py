@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from specmd_jax.core.errors import InputError
+from specmd_jax.core.names import find_name
 
 GROUP = 64  # weights that share one scale in the group-wise int formats (HQQ, GPTQ, MLX)
 
@@ -29,6 +29,15 @@ PRECISIONS = {
 }
 
 
+def find_precision(name: str) -> str:
+    """Returns the precision that `name` spells.
+
+    Raises:
+      InputError: there is none; the message lists the nearest, or all.
+    """
+    return find_name(name, PRECISIONS, f"unknown precision {name!r}")
+
+
 def weight_bytes(num_weights: int, precision: str, *, with_scales: bool = False) -> int:
     """Returns the bytes of `num_weights` weights, rounded up.
 
@@ -39,9 +48,7 @@ def weight_bytes(num_weights: int, precision: str, *, with_scales: bool = False)
     Raises:
       InputError: the precision is unknown.
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"unknown precision {precision!r}: use one of {', '.join(PRECISIONS)}")
-    kind = PRECISIONS[precision]
+    kind = PRECISIONS[find_precision(precision)]
     bits = num_weights * kind.bits
     if with_scales or kind.scales_included:
         bits += -(-num_weights // kind.group) * kind.scale_bits

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.names import near_names, same_name
 from specmd_jax.policies.strategy import StrategyParams
 
 
@@ -95,12 +96,29 @@ def set_params(params: StrategyParams, assignments: Sequence[tuple[str, str]]) -
     Raises:
       InputError: a name is unknown or given twice, or a value is of the wrong type or range.
     """
-    names = [name for name, _ in assignments]
-    for name, text in assignments:
+    names = [find_param(params, name) for name, _ in assignments]
+    for name, (_, text) in zip(names, assignments, strict=True):
         if names.count(name) > 1:
             raise InputError(f"parameter {name} is given {names.count(name)} times: give it once")
         params = _set_one(params, name, text)
     return params
+
+
+def find_param(params: StrategyParams, name: str) -> str:
+    """Returns the parameter of a strategy that `name` spells, as `family.name`.
+
+    Raises:
+      InputError: the strategy has none of that name.
+    """
+    known = list_params(params)
+    found = same_name(name, known)
+    if found is None:
+        near = ", ".join(near_names(name, known))
+        raise InputError(
+            f"no parameter is called {name!r} here: this strategy has {', '.join(known) or 'none'}"
+            + (f"; try {near}" if near else "")
+        )
+    return found
 
 
 def set_seed(params: StrategyParams, seed: int) -> StrategyParams:
@@ -119,13 +137,8 @@ def set_seed(params: StrategyParams, seed: int) -> StrategyParams:
 
 
 def _set_one(params: StrategyParams, name: str, text: str) -> StrategyParams:
-    known = list_params(params)
-    if name not in known:
-        raise InputError(
-            f"no parameter is called {name!r} here: this strategy has {', '.join(known) or 'none'}"
-        )
     family, field = name.split(".")
-    value = _parse(name, text, type(known[name]))
+    value = _parse(name, text, type(list_params(params)[name]))
     return params._replace(**{family: getattr(params, family)._replace(**{field: value})})
 
 

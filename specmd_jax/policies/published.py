@@ -7,6 +7,7 @@ more than a routing trace holds are in `NOT_EXPRESSIBLE`, not approximated under
 from typing import NamedTuple
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.names import find_name, same_name
 from specmd_jax.policies.eviction import EVICTIONS
 from specmd_jax.policies.routing.cache_prior import CachePriorParams
 from specmd_jax.policies.strategy import FAMILIES, Strategy, StrategyParams, make_strategy
@@ -181,12 +182,20 @@ def get_preset(name: str) -> StrategyPreset:
     Raises:
       InputError: there is none of that name, or replay cannot express it.
     """
-    if name in NOT_EXPRESSIBLE:
-        raise InputError(f"strategy {name!r} cannot be replayed: {NOT_EXPRESSIBLE[name]}")
-    if name not in STRATEGIES:
-        known = f"choose from {sorted(STRATEGIES)}"
-        for family, policies in FAMILIES.items():
-            if name in policies:
-                known = f"write --{family} {name} for the policy of that name"
-        raise InputError(f"no strategy is called {name!r}: {known}")
-    return STRATEGIES[name]
+    return STRATEGIES[find_strategy(name)]
+
+
+def find_strategy(name: str) -> str:
+    """Returns the strategy that `name` spells.
+
+    Raises:
+      InputError: there is none of that name, or replay cannot express it.
+    """
+    if (reason := same_name(name, NOT_EXPRESSIBLE)) is not None:
+        raise InputError(f"strategy {name!r} cannot be replayed: {NOT_EXPRESSIBLE[reason]}")
+    complaint = f"no strategy is called {name!r}"
+    for family, policies in FAMILIES.items():
+        policy = same_name(name, policies)
+        if policy is not None and same_name(name, STRATEGIES) is None:
+            raise InputError(f"{complaint}: write --{family} {policy} for the policy of that name")
+    return find_name(name, STRATEGIES, complaint)

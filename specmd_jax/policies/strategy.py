@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.names import find_name
 from specmd_jax.core.types import ModelShape, Params
 from specmd_jax.policies.base import Eviction, Miss, Prefetch, Routing
 from specmd_jax.policies.eviction import EVICTIONS
@@ -77,12 +78,18 @@ def get_policy(family: str, name: str) -> Any:
     """Returns the policy called `name` of "eviction", "prefetch", "miss" or "routing".
 
     Raises:
-      InputError: there is none; the message lists those there are.
+      InputError: there is none; the message lists the nearest, or all.
     """
-    policies = FAMILIES[family]
-    if name not in policies:
-        raise InputError(f"no {family} policy is called {name!r}: choose from {sorted(policies)}")
-    return policies[name]
+    return FAMILIES[family][find_policy(family, name)]
+
+
+def find_policy(family: str, name: str) -> str:
+    """Returns what the registry calls the policy that `name` spells.
+
+    Raises:
+      InputError: there is none; the message lists the nearest, or all.
+    """
+    return find_name(name, FAMILIES[family], f"no {family} policy is called {name!r}")
 
 
 def policy_name(family: str, policy: Any) -> str | None:
@@ -105,9 +112,8 @@ def make_strategy(
     Raises:
       InputError: a name is unknown.
     """
-    for value, known, what in ((scope, SCOPES, "scope"), (admission, ADMISSIONS, "admission")):
-        if value not in known:
-            raise InputError(f"{what} {value!r} is unknown: choose from {list(known)}")
+    scope = find_name(scope, SCOPES, f"scope {scope!r} is unknown")
+    admission = find_name(admission, ADMISSIONS, f"admission {admission!r} is unknown")
     policy = get_policy("eviction", eviction)
     return Strategy(
         policy,

@@ -4,16 +4,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.names import find_name, plain
 from specmd_jax.core.units import parse_rate, parse_seconds
 from specmd_jax.hardware.capacity import BASE_PRECISION
 from specmd_jax.hardware.profiles import HardwareProfile, get_hardware
-from specmd_jax.model_zoo import PRECISIONS
-from specmd_jax.policies.params import set_params, set_seed
-from specmd_jax.policies.published import StrategyPreset, get_preset
+from specmd_jax.model_zoo import find_precision
+from specmd_jax.policies.params import find_param, set_params, set_seed
+from specmd_jax.policies.published import StrategyPreset, find_strategy, get_preset
 from specmd_jax.policies.strategy import (
     FAMILIES,
     Strategy,
     StrategyParams,
+    find_policy,
     get_policy,
     make_strategy,
     policy_name,
@@ -63,6 +65,7 @@ def make_setup(choice: Choice) -> Setup:
     Raises:
       InputError: a name is unknown, a value makes no sense, or two of them contradict each other.
     """
+    choice = _spelled(choice)
     preset = _preset(choice.strategy)
     strategy = _strategy(choice, preset)
     params = StrategyParams(
@@ -76,10 +79,11 @@ def make_setup(choice: Choice) -> Setup:
     )
     if choice.seed is not None:
         params = set_seed(params, choice.seed)
+    given = tuple((find_param(params, name), text) for name, text in choice.params)
     return Setup(
         strategy,
-        set_params(params, choice.params),
-        name=_label(choice),
+        set_params(params, given),
+        name=_label(replace(choice, params=given)),
         capacity=choice.capacity,
         precisions=_precisions(choice.precision or preset.precisions or (BASE_PRECISION,)),
         start=_start(preset.start if choice.start is None else choice.start),
@@ -87,6 +91,15 @@ def make_setup(choice: Choice) -> Setup:
         context=1024 if choice.context is None else choice.context,
         overlap=choice.overlap,
     )
+
+
+def _spelled(choice: Choice) -> Choice:
+    """Returns the choice with the names as the registries spell them."""
+    names = {f: getattr(choice, f) for f in FAMILIES}
+    found = {f: find_policy(f, name) for f, name in names.items() if name is not None}
+    if choice.strategy is not None and not is_file(choice.strategy):
+        found["strategy"] = find_strategy(choice.strategy)
+    return replace(choice, **found)
 
 
 def _preset(name: str | None) -> StrategyPreset:
@@ -101,7 +114,7 @@ def _strategy(choice: Choice, preset: StrategyPreset) -> Strategy:
     asked = {family: getattr(choice, family) for family in FAMILIES}
     names |= {family: name for family, name in asked.items() if name is not None}
     fixed = get_policy("eviction", names["eviction"]).admission
-    if fixed and choice.admission not in (None, fixed):
+    if fixed and plain(choice.admission or fixed) != fixed:
         raise InputError(
             f"eviction {names['eviction']} is defined with {fixed} admission: "
             f"leave out --admission {choice.admission}"
@@ -138,18 +151,14 @@ def _lookahead(choice: Choice, base: Strategy, strategy: Strategy) -> int:
 
 
 def _precisions(names: tuple[str, ...]) -> tuple[str, ...]:
-    for name in names:
-        if name not in PRECISIONS:
-            raise InputError(f"unknown precision {name!r}: use one of {', '.join(PRECISIONS)}")
+    names = tuple(find_precision(name) for name in names)
     if len(set(names)) < len(names):
         raise InputError(f"precisions {','.join(names)} name a tier twice: give each once")
     return names
 
 
 def _start(name: str) -> str:
-    if name not in STARTS:
-        raise InputError(f"start {name!r} is unknown: choose from {list(STARTS)}")
-    return name
+    return find_name(name, STARTS, f"start {name!r} is unknown")
 
 
 def _hardware(choice: Choice) -> HardwareProfile | None:

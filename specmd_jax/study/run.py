@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.names import find_name
 from specmd_jax.hardware.capacity import (
     Capacity,
     Copies,
@@ -116,8 +117,7 @@ def _price(trace: Trace, setup: Setup, spec: ModelSpec | None) -> tuple[Copies, 
 def _prepare(
     trace: Trace, setup: Setup, spec: ModelSpec | None, copies: Copies, cost: Price | None
 ) -> _Job:
-    if setup.start not in STARTS:
-        raise InputError(f"start {setup.start!r} is unknown: choose from {list(STARTS)}")
+    find_name(setup.start, STARTS, f"start {setup.start!r} is unknown")
     free = None
     if setup.hardware is not None and spec is not None and setup.capacity == "auto":
         free = free_device_bytes(setup.hardware, spec, setup.context)

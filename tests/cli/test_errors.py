@@ -13,7 +13,7 @@ from tests.traces.test_bad_files import BROKEN
 
 # `{full}` and the like stand for files of the fixture `files`; the last column must be in the line.
 SIMULATE = [
-    ("--eviction lur", "no eviction policy is called 'lur'"),
+    ("--eviction lur", "no eviction policy is called 'lur': try lru"),
     ("--prefetch telepathy", "no prefetch policy is called 'telepathy'"),
     ("--miss shrug", "no miss policy is called 'shrug'"),
     ("--routing random", "no routing policy is called 'random'"),
@@ -21,7 +21,7 @@ SIMULATE = [
     ("--strategy lru", "no strategy is called 'lru': write --eviction lru"),
     ("--strategy promoe", "cannot be replayed"),
     ("--hardware abacus", "unknown hardware 'abacus'"),
-    ("--hardware h100 --model mixtral-8x7b", "unknown hardware 'h100': try h100-sxm"),
+    ("--hardware h100 --model mixtral-8x7b", "unknown hardware 'h100': try h100-pcie, h100-sxm"),
     ("--model gpt-5", "unknown model 'gpt-5'"),
     ("--model olmoe-1b-7b-0924", "has 16 MoE layers of 64 experts, the trace 4 of 8"),
     ("--hardware h100-pcie", "give --model"),
@@ -90,10 +90,10 @@ SIMULATE = [
     ("--hardware h100-pcie --latency 5", "cannot read time '5'"),
     ("--hardware h100-pcie --context -1", "context -1 is no length"),
     ("--hardware apple-m3-max --link 5GB/s", "shares one memory"),
-    ("--passes 0:41", "--passes '0:41' is empty or beyond the trace, which has 40"),
+    ("--passes 40:41", "--passes '40:41' is empty: the trace has 40 of them"),
     ("--passes 7:7", "is empty"),
     ("--passes 7", "--passes '7' is no span"),
-    ("--requests 1:9", "--requests '1:9' is empty or beyond the trace, which has 2"),
+    ("--requests 2:9", "--requests '2:9' is empty: the trace has 2 of them"),
     ("--requests a:b", "--requests 'a:b' is no span"),
     ("--prefill-tokens 0", "0 prefill tokens"),
     ("--batch 0", "0 requests at a time"),
@@ -113,7 +113,7 @@ BARE = [
 ]
 OTHERS = [
     ("", "no verb is given"),
-    ("simulat {full}", "no verb is called 'simulat'"),
+    ("simualte {full}", "no verb is called 'simualte': try simulate"),
     ("simulate", "missing from specmd simulate: T"),
     ("simulate {folder}/missing.st", "cannot be read (No such file or directory)"),
     ("simulate {folder}", "a folder without trace files"),
@@ -129,7 +129,7 @@ OTHERS = [
     ("import {full} -o {folder}/no/such/o.st", "cannot be written"),
     ("import {full} -o {folder}", "is a folder: give a file in it"),
     ("import {full} -o {full}/o.st", "cannot be written"),
-    ("import {full} -o {folder}/o.st --format telex", "no format 'telex'"),
+    ("import {full} -o {folder}/o.st --format telex", "no format 'telex': choose from specmd, npz"),
     ("import {text} -o {folder}/o.st --format bigmoe", "text.csv"),
     ("import {full} -o {folder}/o.st --num-experts 9", "the trace has 8 experts a layer, not 9"),
     ("import {full} -o {folder}/o.st --num-experts 0", "num_experts 0 is outside"),
@@ -141,10 +141,10 @@ OTHERS = [
     ("inspect {full} --model gpt-5", "unknown model 'gpt-5'"),
     ("inspect {full} --model {folder}", "give a config.json"),
     ("inspect {full} --model {text}", "is not JSON"),
-    ("inspect {full} --requests 5:6", "which has 2 of them"),
+    ("inspect {full} --requests 5:6", "the trace has 2 of them"),
     ("inspect {full} --capacity 5%", "unrecognized options: --capacity"),
     ("inspect", "missing from specmd inspect: T"),
-    ("list recipes", "invalid choice 'recipes'"),
+    ("list polices", "no list is called 'polices': try policies"),
     ("list", "missing from specmd list"),
     ("list models hardware", "unrecognized options: hardware"),
     ("demo --tokens 0", "--tokens 0 is out of range"),
@@ -181,7 +181,7 @@ OTHERS = [
     ("sweep {full} -o {folder}/r.parquet --link 5GB/s", "--link has no effect without"),
     ("sweep {full} -o {folder}/r.parquet --model gpt-5", "unknown model 'gpt-5'"),
     ("sweep {full} {empty} -o {folder}/r.parquet", "the file is empty"),
-    ("sweep {full} -o {folder}/r.parquet --passes 0:99", "--passes '0:99' is empty or beyond"),
+    ("sweep {full} -o {folder}/r.parquet --passes 99:", "--passes '99:' is empty"),
     ("sweep {full} -o {folder}/r.parquet --precision int8+int8", "name a tier twice"),
     (
         f"sweep {{full}} -o {{folder}}/r.parquet --seed {HUNDRED} --capacity {HUNDRED} --lookahead "

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, BFloat16, Float, Shaped, UInt8
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.names import find_name
 from specmd_jax.model_zoo.precision import GROUP
 from specmd_jax.models.experts.weights import ExpertWeights
 
@@ -65,8 +66,7 @@ def quantize(weights: ExpertWeights, precision: str) -> PackedExpert:
       InputError: the precision is unknown, an input is not a multiple of 64 wide, or a weight is
         NaN or infinite.
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"unknown precision {precision!r}: use one of {', '.join(PRECISIONS)}")
+    precision = find_name(precision, PRECISIONS, f"unknown precision {precision!r}")
     host: Any = jax.tree.map(np.asarray, weights)
     return PackedExpert(
         _packed(host.gate_up, precision),

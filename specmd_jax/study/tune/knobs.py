@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.names import find_name
 from specmd_jax.policies.params import list_params
 from specmd_jax.policies.strategy import StrategyParams
 
@@ -93,9 +94,7 @@ def knobs_of(params: StrategyParams, only: tuple[str, ...] = ()) -> tuple[Knob, 
             "lfu-decay or linear, or --prefetch with --guard"
         )
     known = [knob.name for knob in there]
-    for name in only:
-        if name not in known:
-            raise InputError(f"no parameter {name!r} to tune here: choose from {', '.join(known)}")
+    only = tuple(find_name(name, known, f"no parameter {name!r} to tune here") for name in only)
     return tuple(knob for knob in there if not only or knob.name in only)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.names import find_name
 from specmd_jax.traces.importers import (
     bigmoe,
     cache_lab,
@@ -104,9 +105,7 @@ def _one_line(error: Exception) -> str:
 def _importer(path: Path, name: str | None) -> Importer:
     head = _head(path)
     if name is not None:
-        if name not in IMPORTERS:
-            raise InputError(f"no format {name!r}: choose one of {', '.join(IMPORTERS)}")
-        return IMPORTERS[name]
+        return IMPORTERS[find_name(name, IMPORTERS, f"no format {name!r}")]
     for importer in IMPORTERS.values():
         if importer.detect(head, path):
             return importer
