@@ -7,7 +7,6 @@ end, model/: a checkpoint in the layout of Hugging Face's OLMoE with its tokeniz
 """
 
 import json
-import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ from jaxtyping import Int, UInt16
 from rich.console import Console
 from rich.progress import Progress
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from experiments.bundled_model import corpus, training
+from specmd_jax.core.tensors import write_tensors
 from specmd_jax.models import save_olmoe, small_olmoe
 
 
@@ -85,9 +84,7 @@ def held_out(model: training.Model, weights: training.Weights, text: corpus.Corp
 def keep(path: Path, step: int, trained: Any) -> None:
     """Writes the state of a run to a temporary name, then renames it."""
     leaves = {f"{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(trained))}
-    partial = path.with_suffix(".partial")
-    save_file(leaves, partial, metadata={"step": str(step)})
-    os.replace(partial, path)
+    write_tensors(leaves, path, {"step": str(step)})
 
 
 def kept(path: Path, trained: Any) -> tuple[int, Any]:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.files import replace_file
 from specmd_jax.study.journal import Journal, journal_of, write_table
 from specmd_jax.traces import Trace, import_trace, slice_passes, slice_requests
 
@@ -145,9 +146,8 @@ def where(rows: Rows, **wanted: str) -> Rows:
 
 def write_page(lines: Sequence[str], path: Path) -> None:
     """Writes the lines as a text file, whole or not at all."""
-    half = path.with_name(f".{path.name}.part")
-    half.write_text("\n".join(lines) + "\n", "utf-8")
-    os.replace(half, path)
+    with replace_file(path) as half:
+        half.write_text("\n".join(lines) + "\n", "utf-8")
 
 
 def markdown_table(

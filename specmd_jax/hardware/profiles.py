@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.files import replace_file
 from specmd_jax.core.names import find_name
 
 GIB = 2**30
@@ -95,12 +96,8 @@ def write_profile(profile: HardwareProfile, path: Path, about: dict[str, Any]) -
       InputError: the file cannot be written.
     """
     record = {"format": PROFILE_FORMAT} | asdict(profile) | {"measured": about}
-    half = path.with_name(f".{path.name}.part")
-    try:
+    with replace_file(path) as half:
         half.write_text(json.dumps(record, indent=1) + "\n")
-        os.replace(half, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}): choose another") from error
 
 
 def _check_types(path: Path, given: dict[str, Any]) -> None:

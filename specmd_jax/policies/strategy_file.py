@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.files import replace_file
 from specmd_jax.policies.params import list_params, set_params
 from specmd_jax.policies.published import StrategyPreset
 from specmd_jax.policies.strategy import (
@@ -55,12 +56,8 @@ def write_strategy(
     record |= {name: getattr(strategy, name) for name in SWITCHES}
     record |= {"precision": list(precisions), "start": start}
     record |= {"params": {name: _plain(v) for name, v in list_params(params).items()}}
-    half = path.with_name(f".{path.name}.part")
-    try:
+    with replace_file(path) as half:
         half.write_text(json.dumps(record | {"about": dict(about)}, indent=1) + "\n")
-        os.replace(half, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}): choose another") from error
 
 
 def read_strategy(path: Path) -> StrategyPreset:

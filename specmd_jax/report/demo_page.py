@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from specmd_jax.core.files import replace_file
 from specmd_jax.core.quantities import nbytes, percent, seconds
 from specmd_jax.report.plots import GREY, VERMILION, YELLOW, house_style, panels
 
@@ -30,9 +30,8 @@ td.text { text-align: left; white-space: normal; width: 100%; color: #555; font-
 
 def write_demo_page(shown: Mapping[str, Any], path: Path) -> None:
     """Writes the page, whole or not at all."""
-    half = path.with_name(f".{path.name}.part")
-    half.write_text(_page(shown), encoding="utf-8")
-    os.replace(half, path)
+    with replace_file(path) as half:
+        half.write_text(_page(shown), encoding="utf-8")
 
 
 def _page(shown: Mapping[str, Any]) -> str:

@@ -4,7 +4,6 @@ Colours are those of Okabe and Ito (2008). A policy has one colour in every pict
 picture does not single out is grey.
 """
 
-import os
 from collections.abc import Sequence
 from contextlib import ContextDecorator
 from pathlib import Path
@@ -15,6 +14,8 @@ from matplotlib import rc_context, rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from specmd_jax.core.files import replace_file
 
 STYLE = Path(__file__).with_name("specmd.mplstyle")
 
@@ -61,9 +62,8 @@ def in_milliseconds(axis: Axes, ends: tuple[float, float]) -> None:
 
 def save_picture(figure: Figure, path: Path) -> None:
     """Writes the figure as PNG, whole or not at all."""
-    half = path.with_name(f".{path.name}.part")
-    figure.savefig(half, format="png", metadata={"Software": None})
-    os.replace(half, path)
+    with replace_file(path) as half:
+        figure.savefig(half, format="png", metadata={"Software": None})
 
 
 def spread(positions: Sequence[float], least: float) -> list[float]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.files import replace_file
 from specmd_jax.policies.strategy import FAMILIES
 from specmd_jax.report.listings import policies
 
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str]) -> None:
     """Rewrites the table in each of the named pages."""
     for name in arguments:
         page = Path(name)
-        page.write_text(with_table(page.read_text()))
+        with replace_file(page) as half:
+            half.write_text(with_table(page.read_text()))
 
 
 if __name__ == "__main__":

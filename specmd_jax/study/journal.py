@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.files import replace_file, unwritable
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -20,14 +21,8 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """
     columns = list(dict.fromkeys(name for row in rows for name in row))
     table = pa.table({name: _column([row.get(name) for row in rows]) for name in columns})
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        pq.write_table(table, partial, compression="zstd")
-        os.replace(partial, path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with replace_file(path) as half:
+        pq.write_table(table, half, compression="zstd")
 
 
 def _column(values: list[Any]) -> pa.Array:
@@ -52,7 +47,7 @@ class Journal:
         try:
             path.touch()
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """Returns the finished rows by key."""
@@ -91,9 +86,3 @@ def journal_of(output: Path) -> Path:
     if output.is_dir():
         raise InputError(f"{output} is a folder: give a file in it, for example sweep.parquet")
     return output.with_name(f"{output.name}.partial.jsonl")
-
-
-def _unwritable(path: Path, error: OSError) -> InputError:
-    return InputError(
-        f"{path} cannot be written ({error.strerror or error}): give a file in a folder that exists"
-    )

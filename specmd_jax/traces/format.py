@@ -1,10 +1,9 @@
 """The project's own file, `specmd.trace/1`: a safetensors file with a JSON header."""
 
 import json
-import os
 from bisect import bisect_left
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.tensors import write_tensors
 from specmd_jax.traces.trace import Provenance, Trace
 
 FORMAT = "specmd.trace/1"
@@ -52,17 +51,7 @@ def write_trace(trace: Trace, path: str | Path) -> None:
     """
     path = Path(path)
     tensors = {name: _compact(name, getattr(trace, name)) for name in _present(trace)}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        save_file(tensors, partial, metadata=_header(trace))
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{path} cannot be written ({_one_line(error)}): give a file in a folder that exists"
-        ) from error
-    finally:
-        with suppress(OSError):  # it is gone, or it never could be there
-            partial.unlink()
+    write_tensors(tensors, path, _header(trace))
 
 
 def read_trace(path: str | Path) -> Trace:

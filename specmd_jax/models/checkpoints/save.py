@@ -1,9 +1,6 @@
 """Writes a decoder of OLMoE's architecture as a Hugging Face checkpoint."""
 
 import json
-import os
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Shaped
-from safetensors.numpy import save_file
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.files import replace_file, unwritable
+from specmd_jax.core.tensors import write_tensors
 from specmd_jax.models.checkpoints.families import from_hf
 from specmd_jax.models.checkpoints.tensor_names import expert_names, tensor_name
 from specmd_jax.models.config import DecoderConfig
@@ -58,13 +56,11 @@ def save_olmoe(
     tensors = _decoder_tensors(decoder, dtype) | _expert_tensors(config, experts, dtype)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / "config.json", lambda path: path.write_text(described, encoding="utf-8"))
-        _replace(
-            folder / "model.safetensors",
-            lambda path: save_file(tensors, path, metadata={"format": "pt"}),
-        )
     except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
+        raise unwritable(folder, error) from error
+    with replace_file(folder / "config.json") as half:
+        half.write_text(described, encoding="utf-8")
+    write_tensors(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
 def _hf_config(config: DecoderConfig) -> dict[str, Any]:
@@ -119,16 +115,3 @@ def _expert_tensors(
             for template, matrix in zip(names, matrices, strict=True):
                 tensors[template.format(expert=expert)] = np.ascontiguousarray(matrix.T)
     return tensors
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.touch()
-        mode = partial.stat().st_mode  # what the umask leaves; safetensors lets the owner alone in
-        write(partial)
-        partial.chmod(mode)
-        os.replace(partial, path)
-    finally:
-        with suppress(OSError):  # it is gone, or it never could be there
-            partial.unlink()
