@@ -1,6 +1,7 @@
 """Safetensors files, written as every file is."""
 
 import errno
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ _OS_ERROR = re.compile(r"os error (\d+)")
 def write_tensors(
     tensors: Mapping[str, Shaped[np.ndarray, "..."]], path: Path, metadata: Mapping[str, str]
 ) -> None:
-    """Writes a safetensors file, whole or not at all.
+    """Writes a safetensors file, whole or not at all; the same bytes for the same contents.
 
     Raises:
       InputError: it cannot be written.
@@ -31,3 +32,16 @@ def write_tensors(
             found = _OS_ERROR.search(str(error))
             code = int(found[1]) if found else errno.EIO
             raise OSError(code, os.strerror(code)) from error
+        _sort_metadata(half)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Puts the metadata in the header in order: the library writes them in one that it draws."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(text) <= size, "the same header takes no more room"
+        file.seek(8)
+        file.write(text.ljust(size))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.files import PREFIX, SUFFIX, check_target, replace_file
@@ -143,6 +144,25 @@ def test_a_system_that_takes_no_more_bytes(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert names(tmp_path) == []
+
+
+SAME = """
+import sys
+import numpy as np
+from pathlib import Path
+from specmd_jax.core.tensors import write_tensors
+about = {name: name for name in "cgadbef"} | {"quote": '"\\u00e9\\n'}
+write_tensors({"x": np.arange(3), "y": np.ones(2)}, Path(sys.argv[1]), about)
+"""
+
+
+def test_the_same_contents_are_the_same_bytes(tmp_path: Path) -> None:
+    for name in "abc":  # each process draws an order of its own
+        subprocess.run([sys.executable, "-c", SAME, str(tmp_path / name)], check=True)
+    assert len({(tmp_path / name).read_bytes() for name in "abc"}) == 1
+    with safe_open(tmp_path / "a", framework="numpy") as file:
+        assert file.metadata()["quote"] == '"\u00e9\n'
+        assert file.get_tensor("x").tolist() == [0, 1, 2] and file.get_tensor("y").sum() == 2
 
 
 WRITER = """
