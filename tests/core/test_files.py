@@ -176,10 +176,14 @@ with replace_file(Path(sys.argv[1])) as half:
 """
 
 
+def writer(path: Path) -> "subprocess.Popen[bytes]":
+    """Starts a process that writes until its input ends."""
+    command = [sys.executable, "-c", WRITER, str(path)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
 def test_what_a_killed_process_left_is_removed_and_nobody_elses(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WRITER, str(tmp_path / "a")]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as dead, subprocess.Popen(command, **pipes) as alive:
+    with writer(tmp_path / "a") as dead, writer(tmp_path / "a") as alive:
         for process in (dead, alive):
             assert process.stdout is not None and process.stdout.readline() == b"writing\n"
         dead.send_signal(signal.SIGKILL)

@@ -104,7 +104,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def full_disk(*_arguments, **_options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("specmd_jax.traces.format.os.replace", full_disk)
+    monkeypatch.setattr("specmd_jax.core.files.os.replace", full_disk)
     with pytest.raises(InputError, match="No space left"):
         write_trace(full_trace(), path)
     assert path.read_bytes() == before
