@@ -51,7 +51,6 @@ def replace_file(path: Path) -> Iterator[Path]:
             half = folder / f"whole{target.suffix}"
             yield half
             _take_permissions(half, target)
-            _flush(half)
             os.replace(half, target)
         finally:
             _release(folder)
@@ -155,12 +154,6 @@ def _take_permissions(half: Path, target: Path) -> None:
         with suppress(OSError):  # few may give a file away
             os.chown(half, old.st_uid, old.st_gid)
     half.chmod(stat.S_IMODE(old.st_mode))
-
-
-def _flush(path: Path) -> None:
-    """Sees a file to the disk: one that is only renamed may be empty after a power cut."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _kind(mode: int) -> str:

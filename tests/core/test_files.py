@@ -85,12 +85,13 @@ def test_a_pipe_and_a_device_stay_what_they_are(tmp_path: Path, linked: bool) ->
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for path, what in [(pipe, "a pipe"), (Path("/dev/null"), "a device")]:
+        given = path
         if linked:
-            link = tmp_path / f"{path.name}-link"
-            link.symlink_to(path)
+            given = tmp_path / f"{path.name}-link"
+            given.symlink_to(path)
         before = path.stat()
         with pytest.raises(InputError, match=f"is {what} and no file"):
-            put(link if linked else path)
+            put(given)
         assert path.stat().st_ino == before.st_ino
 
 
