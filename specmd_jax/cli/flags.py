@@ -185,10 +185,8 @@ def load_trace(path: Path, model: "ModelSpec | None", part: Part) -> "Trace":
     Raises:
       InputError: it cannot be read, or was not recorded from `model`.
     """
-    from specmd_jax.study.setup import check_model
     from specmd_jax.traces import ImportOptions, import_trace
 
-    trace = import_trace(path, ImportOptions(model=model.hf_id if model else ""))
-    if model is not None:
-        check_model(trace.shape, model)
-    return part.apply(trace)
+    if model is None:
+        return part.apply(import_trace(path))
+    return part.apply(import_trace(path, ImportOptions(model=model.hf_id, shape=model.shape)))

@@ -1,21 +1,25 @@
 """`specmd import`: any known producer's trace into the project's own format."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from specmd_jax.cli.flags import Json, Slicing, option
+from specmd_jax.cli.flags import Json, Slicing, load_model, option
 from specmd_jax.cli.output import print_json, stdout
 from specmd_jax.core.errors import InputError
+
+if TYPE_CHECKING:
+    from specmd_jax.model_zoo import ModelSpec
+    from specmd_jax.traces import ImportOptions, Trace
 
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
     """Turn routing traces of any known producer into one specmd.trace/1 file.
 
-    Several sources are joined, one after another. `specmd list formats` names the formats.
+    Of several sources, layers are merged and requests joined. `specmd list formats` names formats.
     """
 
     sources: Annotated[
@@ -31,23 +35,34 @@ class Import:
     top_k: Annotated[int | None, option("K")] = None
     """Experts a token, for formats that only list ids."""
     model: Annotated[str | None, option("M")] = None
-    """The model that was recorded: a name of `specmd list models`, or any other."""
+    """The model that was recorded: a known one supplies and checks its layers, experts, top-k."""
+    layers: Annotated[str | None, option("A:B,...")] = None
+    """The layers to keep, as the file numbers them; a draft head is left out so."""
+    axes: Annotated[str | None, option("tokens-first|layers-first")] = None
+    """Whether arrays are [tokens, layers, k] or [layers, tokens, k]."""
+    ids: Annotated[str | None, option("per-layer|global")] = None
+    """Whether expert ids begin at 0 in each layer, or count on from layer to layer."""
+    shared_experts: Annotated[str | None, option("ID,...|none")] = None
+    """Ids of shared experts to leave out."""
+    join: Annotated[str | None, option("layers|requests")] = None
+    """What several sources are, where they do not say."""
+    restarts: Annotated[str | None, option("pass|request")] = None
+    """What begins where the token index of a table begins anew."""
     slicing: Slicing = field(default_factory=Slicing)
     json: Json = False
     """Print one JSON object."""
 
     def run(self) -> None:
         from specmd_jax.report.tables import show_trace
-        from specmd_jax.traces import ImportOptions, concatenate, import_trace, write_trace
+        from specmd_jax.traces import import_traces, write_trace
         from specmd_jax.traces.analysis import describe_trace
 
         if not self.sources:
             raise InputError("no source is given: name at least one trace to import")
         if self.output.is_dir():
             raise InputError(f"{self.output} is a folder: give a file in it, for example trace.st")
-        options = ImportOptions(self.format, self.num_experts, self.top_k, self._model())
-        traces = [import_trace(path, options) for path in self.sources]
-        trace = self.slicing.apply(traces[0] if len(traces) == 1 else concatenate(traces))
+        trace = identify(import_traces(self.sources, self._options()))
+        trace = self.slicing.apply(trace)
         write_trace(trace, self.output)
         record = {"output": str(self.output)} | describe_trace(trace)
         if self.json:
@@ -55,10 +70,62 @@ class Import:
         else:
             show_trace(record, stdout())
 
-    def _model(self) -> str:
-        """Returns the model's full name where it is a known one."""
-        from specmd_jax.core.names import same_name
-        from specmd_jax.model_zoo import MODELS
+    def _options(self) -> "ImportOptions":
+        from specmd_jax.traces import ImportOptions
 
-        name = same_name(self.model or "", MODELS)
-        return MODELS[name].hf_id if name else self.model or ""
+        spec = self._spec()
+        return ImportOptions(
+            format=self.format,
+            num_experts=self.num_experts,
+            top_k=self.top_k,
+            model=spec.hf_id if spec else self.model or "",
+            shape=spec.shape if spec else None,
+            layers=self.layers,
+            axes=self.axes,
+            ids=self.ids,
+            shared_experts=_ids(self.shared_experts),
+            join=self.join,
+            restarts=self.restarts,
+        )
+
+    def _spec(self) -> "ModelSpec | None":
+        """Returns the model's sizes where it is a known one; any other name is a name."""
+        if self.model is None:
+            return None
+        try:
+            return load_model(self.model)
+        except InputError:
+            if Path(self.model).is_dir() or Path(self.model).suffix == ".json":
+                raise
+            return None
+
+
+def identify(trace: "Trace") -> "Trace":
+    """Returns `trace` with the full name and the experts of the known model that it names."""
+    from specmd_jax.core.names import plain
+    from specmd_jax.hardware.capacity import find_model
+    from specmd_jax.model_zoo import known_models
+    from specmd_jax.traces.join import supply_experts
+
+    name = trace.provenance.model
+    counts = {trace.num_experts}
+    if trace.experts_assumed:  # ids that stop before the last expert are of the model all the same
+        counts |= {spec.num_experts for spec in known_models()}
+    shapes = [trace.shape._replace(num_experts=count) for count in sorted(counts)]
+    found = (find_model(name, shape) for shape in shapes if shape[1] >= trace.num_experts)
+    spec = next((one for one in found if one and one.top_k == trace.shape.top_k), None)
+    if not name or spec is None:
+        return trace
+    trace = supply_experts(trace, spec.num_experts)
+    if plain(name) not in (plain(spec.name), plain(spec.hf_id), plain(spec.hf_id.split("/")[-1])):
+        return trace  # a variant of it, whose own name says more
+    return replace(trace, provenance=replace(trace.provenance, model=spec.hf_id))
+
+
+def _ids(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    parts = [] if text.strip() == "none" else [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and len(part) < 6 for part in parts):
+        raise InputError(f"--shared-experts {text[:40]!r}: give ids like 16 or 16,17, or none")
+    return tuple(sorted({int(part) for part in parts}))

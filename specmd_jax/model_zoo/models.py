@@ -7,6 +7,7 @@ The tests hold every row against the parameter count its makers publish.
 from collections.abc import Iterator
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.model_name import plain_model_name
 from specmd_jax.core.names import near_names, plain
 from specmd_jax.model_zoo.bundled import bundled_model
 from specmd_jax.model_zoo.mixers import GatedDelta, GroupedQuery, Latent, Mixer
@@ -21,8 +22,9 @@ def get_model(name: str) -> ModelSpec:
     Raises:
       InputError: no such model; the message lists the nearest names.
     """
+    wanted = plain(plain_model_name(name))
     for model in known_models():
-        if plain(name) in (plain(model.name), plain(model.hf_id)):
+        if wanted in (plain(model.name), plain(model.hf_id), plain(model.hf_id.split("/")[-1])):
             return model
     near = near_names(name.rsplit("/", 1)[-1], MODELS) or MODELS
     raise InputError(f"unknown model {name!r}: try {', '.join(near)}, or a config.json")

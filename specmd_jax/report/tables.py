@@ -29,10 +29,11 @@ def show_trace(record: Mapping[str, Any], console: Console) -> None:
         ("producer", record["producer"] or "not recorded"),
         ("licence", record["licence"] or "not recorded"),
         *(("assumed", note) for note in record["notes"]),
+        *(("in doubt", doubt) for doubt in record["doubts"]),
     ]
     table = Table.grid(padding=(0, 2))
     for name, value in lines:
-        style = "yellow" if name == "assumed" else ""
+        style = {"assumed": "yellow", "in doubt": "bold yellow"}.get(name, "")
         table.add_row(Text(name, "cyan"), Text(value, style))
     console.print()
     console.print(Text(f"  {record['output']}", "bold"))

@@ -51,7 +51,7 @@ def inspect_trace(
         "replayed_passes": replayed.num_passes,
         "curve": curve,
         "verdicts": verdicts(curve),
-        "warnings": _warnings(facts, replayed.num_passes),
+        "warnings": _warnings(facts, replayed.num_passes) + facts["doubts"],
     }
 
 

@@ -161,7 +161,7 @@ def warnings(trace: Trace, answer: RunResult, summary: dict[str, Any]) -> list[s
         notes.append("the trace records no gate weights: each chosen expert counts 1/k")
     if answer.setup.start == "popular":
         notes.append("the start placement was chosen with this very trace in view")
-    return notes
+    return [*notes, *trace.provenance.doubts]
 
 
 def _weighs(strategy: Strategy) -> bool:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.core.types import ModelShape
 from specmd_jax.hardware.capacity import (
     BASE_PRECISION,
     copies_of,
@@ -62,16 +61,6 @@ def check_setup(trace: Trace, setup: Setup, spec: ModelSpec | None) -> None:
     capacity = parse_capacity(setup.capacity, copies, trace.shape, setup.strategy.scope, free)
     if capacity.slots < 1:
         raise InputError(f"capacity {setup.capacity!r} holds no expert: give room for at least one")
-
-
-def check_model(shape: ModelShape, spec: ModelSpec) -> None:
-    """Raises InputError if a trace of `shape` was not recorded from the model `spec`."""
-    if spec.shape[:2] != shape[:2]:
-        raise InputError(
-            f"model {spec.name} has {spec.shape.num_layers} MoE layers of "
-            f"{spec.shape.num_experts} experts, the trace {shape.num_layers} of "
-            f"{shape.num_experts}: give the model that was recorded"
-        )
 
 
 def describe(setup: Setup) -> dict[str, Any]:

@@ -38,6 +38,7 @@ _FIELDS = {
     "predicted": _Field(4, _SCORES),
     "expert_bytes": _Field(1, ("I64",)),
 }
+_LISTS = {"notes": str, "doubts": str, "layers": int}  # of the provenance; all else is text
 _INTEGERS = {"I16": np.int16, "I32": np.int32, "I64": np.int64, "U8": np.uint8}
 
 
@@ -191,11 +192,18 @@ def _provenance(path: Path, header: dict[str, str]) -> Provenance:
     """Unknown keys are ignored, so that later versions may add some."""
     stored = _json(path, header, "provenance")
     known = {f.name: stored[f.name] for f in fields(Provenance) if f.name in stored}
-    notes = known.pop("notes", [])
-    texts = [*known.values(), *(notes if isinstance(notes, list) else [notes, None])]
-    if not all(isinstance(value, str) for value in texts):
+    if not all(_is_kept(name, value) for name, value in known.items()):
         raise InputError(f"{path.name} has a provenance that is not text: write it again")
-    return Provenance(**known, notes=tuple(notes))
+    for name in known.keys() & _LISTS.keys():
+        known[name] = tuple(known[name])
+    return Provenance(**known)
+
+
+def _is_kept(name: str, value: object) -> bool:
+    """Whether a value of the provenance is of the type that the field has."""
+    if name not in _LISTS:
+        return isinstance(value, str)
+    return isinstance(value, list) and all(type(item) is _LISTS[name] for item in value)
 
 
 def _json(path: Path, header: dict[str, str], key: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Traces cut, joined and batched: each operation gives a new trace and says so in its notes."""
+"""Traces cut and batched: each operation gives a new trace and says so in its notes."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Int, Integer
@@ -11,7 +11,6 @@ from specmd_jax.core.errors import InputError
 from specmd_jax.traces.trace import PREFILL, Provenance, Trace
 
 _BY_TOKEN = ("experts", "step", "request", "phase", "weights", "logits", "predicted")
-_OPTIONAL = ("weights", "logits", "predicted", "expert_bytes")
 
 Unit = Int[np.ndarray, " R"]  # the rows that one request has in one pass
 
@@ -48,40 +47,6 @@ def slice_requests(trace: Trace, ids: Sequence[int]) -> Trace:
         )
     kept = np.flatnonzero(np.isin(trace.request, list(ids)))
     return _take(trace, kept, f"requests {_some(np.unique(list(ids)))} only")
-
-
-def concatenate(traces: Sequence[Trace]) -> Trace:
-    """The traces one after another, as if one server had recorded them.
-
-    Requests are numbered anew, from 0 and in order. An optional field that not every trace has,
-    or that differs in shape, is dropped; so are expert sizes that differ. The notes say which.
-
-    Raises:
-      InputError: there is no trace, or their shapes differ.
-    """
-    if not traces:
-        raise InputError("nothing to concatenate: give at least one trace")
-    shapes = {tuple(trace.shape) for trace in traces}
-    if len(shapes) > 1:
-        raise InputError(
-            f"traces of shapes {sorted(shapes)} (layers, experts, top-k) cannot be "
-            "joined: give traces of one model"
-        )
-    joined = {
-        name: np.concatenate([getattr(t, name) for t in traces]) for name in ("experts", "phase")
-    }
-    step = _joined([trace.step for trace in traces])
-    request = _joined([_renumbered(trace.request) for trace in traces])
-    kept, dropped = _shared_fields(traces)
-    provenance = _merged([trace.provenance for trace in traces], dropped)
-    return Trace(
-        num_experts=traces[0].num_experts,
-        step=step,
-        request=request,
-        provenance=provenance,
-        **joined,
-        **kept,
-    )
 
 
 def batch_prefill(trace: Trace, num_tokens: int) -> Trace:
@@ -153,7 +118,7 @@ def _leading_prefills(units: deque[Unit], prefill: Bool[np.ndarray, " T"]) -> It
 
 def _units(trace: Trace) -> list[list[Unit]]:
     """For each request, in order of first appearance, its rows pass by pass."""
-    request = _renumbered(trace.request)
+    request = renumbered(trace.request)
     order = np.lexsort((trace.step, request))  # stable: rows of a pass stay in order
     keys = np.stack([request, trace.step])[:, order]
     units: list[list[Unit]] = [[] for _ in range(int(request.max()) + 1)]
@@ -196,47 +161,10 @@ def _ranks(
     return rank, first[group]
 
 
-def _renumbered(request: Integer[np.ndarray, " T"]) -> Int[np.ndarray, " T"]:
+def renumbered(request: Integer[np.ndarray, " T"]) -> Int[np.ndarray, " T"]:
     """Requests numbered from 0 in order of first appearance."""
     _, first, group = np.unique(request, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[group].astype(np.int32)
-
-
-def _joined(parts: Sequence[Integer[np.ndarray, "_"]]) -> Integer[np.ndarray, " S"]:
-    """Counters put end to end, each going on after the highest of the one before."""
-    offsets = np.cumsum([0] + [int(part.max()) + 1 for part in parts[:-1]])
-    shifted = [part + offset for part, offset in zip(parts, offsets, strict=True)]
-    return np.concatenate(shifted).astype(np.int32)
-
-
-def _shared_fields(traces: Sequence[Trace]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The optional fields that can be joined, and the names of those that cannot."""
-    kept, dropped = {}, []
-    for name in _OPTIONAL:
-        values = [getattr(trace, name) for trace in traces]
-        if all(value is None for value in values):
-            continue
-        if any(value is None for value in values) or len({v.shape[1:] for v in values}) > 1:
-            dropped.append(name)
-        elif name != "expert_bytes":
-            kept[name] = np.concatenate(values)
-        elif all(np.array_equal(value, values[0]) for value in values):
-            kept[name] = values[0]
-        else:
-            dropped.append(name)
-    return kept, dropped
-
-
-def _merged(sources: Sequence[Provenance], dropped: Sequence[str]) -> Provenance:
-    """What all agree on; the notes of each, once, and what was lost by joining."""
-    agreed = {}
-    for field in fields(Provenance):
-        values = {getattr(source, field.name) for source in sources}
-        agreed[field.name] = values.pop() if len(values) == 1 else ""
-    notes = list(dict.fromkeys(note for source in sources for note in source.notes))
-    notes.append(f"{len(sources)} traces joined")
-    notes += [f"{name} dropped: not the same kind in every trace" for name in dropped]
-    return Provenance(**{**agreed, "notes": tuple(notes)})
 
 
 def _noted(trace: Trace, note: str) -> Provenance:

@@ -25,6 +25,13 @@ class Provenance:
     date: str = ""
     weights_hash: str = ""
     notes: tuple[str, ...] = ()  # what an importer assumed or repaired
+    doubts: tuple[str, ...] = ()  # what may be misread, each with the flag that settles it
+    layers: tuple[int, ...] = ()  # the model's own number of each MoE layer, where it is known
+
+
+def assumed_experts(count: int) -> str:
+    """The note of a trace whose number of experts nothing says."""
+    return f"number of experts not recorded: taken as highest id + 1 = {count}"
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,11 @@ class Trace:
     def shape(self) -> ModelShape:
         _, layers, top_k = self.experts.shape
         return ModelShape(layers, self.num_experts, top_k)
+
+    @property
+    def experts_assumed(self) -> bool:
+        """Whether the number of experts is only the highest id + 1, and may be greater."""
+        return assumed_experts(self.num_experts) in self.provenance.notes
 
     @property
     def lookahead(self) -> int:

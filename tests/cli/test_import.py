@@ -1,5 +1,6 @@
 """`specmd import`: every format becomes the same file, and nothing is lost or half-written."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +55,10 @@ def test_the_card_says_what_was_read_and_what_was_assumed(specmd: Specmd, tmp_pa
 
 def test_what_the_file_does_not_say_can_be_given(specmd: Specmd, tmp_path: Path) -> None:
     source = SAMPLES["nvmoe"](tmp_path)
-    flags = ("--num-experts", "64", "--model", "olmoe-1b-7b-0924", "--format", "nvmoe")
+    flags = ("--num-experts", "64", "--model", "toy/moe", "--format", "nvmoe")
     record = specmd("import", source, "-o", tmp_path / "out.st", *flags, "--json").json
     assert record["experts"] == 64
-    assert record["model"] == "allenai/OLMoE-1B-7B-0924"
+    assert record["model"] == "toy/moe"
     assert not any("highest id" in note for note in record["notes"])
 
 
@@ -90,3 +91,39 @@ def test_a_failed_import_leaves_the_old_file(specmd: Specmd, tmp_path: Path) -> 
     before = path.read_bytes()
     assert specmd("import", SAMPLES["nvmoe"](tmp_path), "-o", path, "--top-k", "-1").code == 2
     assert path.read_bytes() == before
+
+
+def test_a_known_model_is_held_against_the_file(specmd: Specmd, tmp_path: Path) -> None:
+    source, out = SAMPLES["nvmoe"](tmp_path), tmp_path / "out.st"
+    result = specmd("import", source, "-o", out, "--model", "olmoe-1b-7b-0924")
+    assert result.code == 2 and not out.exists()
+    assert "has 16 MoE layers of 64 experts, the trace 2 of" in result.err
+
+
+def test_a_file_that_names_a_known_model_by_its_place_is_of_it(
+    specmd: Specmd, tmp_path: Path
+) -> None:
+    ids = np.arange(4 * 16 * 8).reshape(4, 16, 8) % 48  # the last 16 of 64 experts are never named
+    place = "/home/u/models/OLMoE-1B-7B-0924-Q4_K_M.gguf (GGUF)"
+    rows = [
+        {"token": token, "layer": layer, "experts": ids[token, layer].tolist()}
+        for token in range(4)
+        for layer in range(16)
+    ]
+    source = tmp_path / "x.jsonl"
+    source.write_text("\n".join(map(json.dumps, [{"model": place}, *rows])))
+    record = specmd("import", source, "-o", tmp_path / "out.st", "--json").json
+    assert (record["model"], record["experts"]) == ("allenai/OLMoE-1B-7B-0924", 64)
+    assert b"/home/u" not in (tmp_path / "out.st").read_bytes()
+
+
+def test_doubts_are_shown_where_the_trace_is_used(specmd: Specmd, tmp_path: Path) -> None:
+    ids = np.stack([np.arange(40) % 7, np.full(40, 7)], -1)[:, None].repeat(2, 1)
+    np.save(tmp_path / "x.npy", ids)
+    shown = specmd("import", tmp_path / "x.npy", "-o", tmp_path / "x.st")
+    assert "in doubt" in shown.out and "--shared-experts 7" in " ".join(shown.out.split())
+    run = specmd("simulate", tmp_path / "x.st", "--capacity", "8", "--no-regret", "--json").json
+    assert any("--shared-experts 7" in warning for warning in run["warnings"])
+    flags = ("--shared-experts", "7", "--json")
+    settled = specmd("import", tmp_path / "x.st", "-o", tmp_path / "y.st", *flags).json
+    assert (settled["experts"], settled["top_k"], settled["doubts"]) == (7, 1, [])

@@ -23,4 +23,5 @@ def describe_trace(trace: Trace) -> dict[str, Any]:
         "producer": provenance.producer or None,
         "licence": provenance.licence or None,
         "notes": list(provenance.notes),
+        "doubts": list(provenance.doubts),
     }

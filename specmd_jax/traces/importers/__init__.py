@@ -1,5 +1,6 @@
 """Traces of other programs: one producer a module, recognised by what the file holds."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -22,10 +23,11 @@ from specmd_jax.traces.importers import (
     table,
     vllm,
 )
+from specmd_jax.traces.importers._join import join_files, part_options
 from specmd_jax.traces.importers._options import ImportOptions
 from specmd_jax.traces.trace import Trace
 
-__all__ = ["IMPORTERS", "ImportOptions", "Importer", "import_trace"]
+__all__ = ["IMPORTERS", "ImportOptions", "Importer", "import_trace", "import_traces"]
 
 _PICKLE = "a Python pickle, which is never read: save arrays or JSON"
 _HEAD = 1 << 16  # bytes that recognition may look at
@@ -94,6 +96,19 @@ def import_trace(path: str | Path, options: ImportOptions | None = None) -> Trac
         raise InputError(
             f"{path}: cannot be read ({error.strerror or _one_line(error)})"
         ) from error
+
+
+def import_traces(paths: Sequence[str | Path], options: ImportOptions | None = None) -> Trace:
+    """Reads one trace from several files, see `import_trace` and `_join`.
+
+    Raises:
+      InputError: a file cannot be read, they do not go together, or contradict the options.
+    """
+    options = options or ImportOptions()
+    if len(paths) == 1:
+        return import_trace(paths[0], options)
+    part = part_options(options)
+    return join_files([import_trace(path, part) for path in paths], options)
 
 
 def _one_line(error: Exception) -> str:

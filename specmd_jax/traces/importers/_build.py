@@ -1,7 +1,7 @@
 """Collects routing decisions in the order a file gives them, and makes a trace of them."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, compress, pairwise
 from typing import NamedTuple
 
@@ -128,7 +128,8 @@ class TraceBuilder:
         _check_widths(rows, ragged)
         layers = sorted(set().union(*(row.choices for row in rows)))
         _check_layers(layers)
-        notes = [*notes, *_layer_notes(layers), *self._pad_last_layer(layers)]
+        provenance = replace(provenance, layers=tuple(layers))
+        notes = [*notes, *self._pad_last_layer(layers)]
         choices = [row.choices[layer] for row in rows for layer in layers]
         widths = np.array([len(choice.experts) for choice in choices])
         grid = (len(rows), len(layers))
@@ -184,15 +185,6 @@ def _check_layers(layers: Sequence[int]) -> None:
                 f"layer {layer} is outside 0..{MAX_LAYERS - 1}: the file is damaged, or not a "
                 "routing trace"
             )
-
-
-def _layer_notes(layers: Sequence[int]) -> list[str]:
-    if list(layers) == list(range(len(layers))):
-        return []
-    if list(layers) == list(range(layers[0], layers[-1] + 1)):
-        return [f"MoE layers 0..{len(layers) - 1} are model layers {layers[0]}..{layers[-1]}"]
-    shown = ", ".join(map(str, layers[:80]))
-    return [f"MoE layers 0..{len(layers) - 1} are model layers {shown}"]
 
 
 def _check_widths(rows: Sequence[_Row], ragged: bool) -> None:

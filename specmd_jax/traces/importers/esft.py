@@ -42,7 +42,7 @@ def detect(head: bytes, path: Path) -> bool:
 
 def load(path: Path, options: ImportOptions) -> Trace:
     """Reads every layer; all must have the same documents."""
-    files = _files(path) if path.is_dir() else {0: path}
+    files = _files(path) if path.is_dir() else {_number(path): path}
     if not files:
         raise InputError("no file named expert_weights_{layer}.txt is in the folder")
     layers = [_documents(file) for file in files.values()]
@@ -50,7 +50,7 @@ def load(path: Path, options: ImportOptions) -> Trace:
     if any(size != sizes[0] for size in sizes):
         raise InputError("the files differ in documents or tokens: record all layers in one run")
     groups = [doc.experts for layer in layers for doc in layer]
-    top_k, notes = settle_top_k(groups, options.top_k)
+    top_k, notes = settle_top_k(groups, options.known_top_k)
     tokens = sum(sizes[0]) // top_k
     return finish(
         _stacked([[doc.experts for doc in layer] for layer in layers], top_k, np.int64),
@@ -60,10 +60,18 @@ def load(path: Path, options: ImportOptions) -> Trace:
         weights=_stacked([[doc.weights for doc in layer] for layer in layers], top_k, np.float64),
         options=options,
         provenance=Provenance(
-            producer="esft", source=path.name, recorded="teacher-forced, replayed as decode"
+            producer="esft",
+            source=path.name,
+            recorded="teacher-forced, replayed as decode",
+            layers=tuple(layer for layer in files if layer is not None),
         ),
-        notes=[f"MoE layers 0..{len(files) - 1} are files {', '.join(map(str, files))}", *notes],
+        notes=notes,
     )
+
+
+def _number(file: Path) -> int | None:
+    match = _FILE.fullmatch(file.name)
+    return int(match[1]) if match else None
 
 
 def _files(folder: Path) -> dict[int, Path]:

@@ -71,7 +71,7 @@ def _from_activations(
 ) -> Trace:
     """Runs of one layer, cut into tokens of top-k experts."""
     runs = [(layer, [row[1] for row in run]) for layer, run in groupby(rows, lambda row: row[0])]
-    top_k, notes = settle_top_k([experts for _, experts in runs], options.top_k)
+    top_k, notes = settle_top_k([experts for _, experts in runs], options.known_top_k)
     builder, token = TraceBuilder(), 0
     for number, run in enumerate(_passes(runs)):
         tokens = max(len(experts) for _, experts in run) // top_k

@@ -63,7 +63,7 @@ def load(path: Path, options: ImportOptions) -> Trace:
                 header = entry
                 continue
             count += 1
-            _add(builder, entry, options.top_k)
+            _add(builder, entry, options.known_top_k)
     if header.get("num_entries", count) != count:
         raise InputError(
             f"the header says {header['num_entries']} entries and the file has {count}:"

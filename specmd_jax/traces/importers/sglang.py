@@ -82,10 +82,11 @@ def load(path: Path, options: ImportOptions) -> Trace:
         request=np.array([request for one in passes for request in one.request]),
         phase=np.repeat([one.phase for one in passes], lengths),
         options=options,
-        provenance=Provenance(producer="sglang", source=path.name, recorded="recorder"),
+        provenance=Provenance(
+            producer="sglang", source=path.name, recorded="recorder", layers=tuple(layers)
+        ),
         num_experts=None if logical is None or not logical.size else int(logical.max()) + 1,
         notes=[
-            f"MoE layers are model layers {', '.join(map(str, layers))}",
             "requests are not named in the file: told apart by their positions",
             *_map_notes(logical),
         ],
@@ -108,7 +109,7 @@ def _pass(
     counts = _integers(record.get("global_physical_count"), 2)
     if counts is None:
         raise InputError("a record has neither topk_ids_of_layer nor global_physical_count")
-    return _from_counts(_logical_counts(counts, logical), options.top_k)
+    return _from_counts(_logical_counts(counts, logical), options.known_top_k)
 
 
 def _from_tokens(record: dict[str, Any], requests: _Requests, logical: Map) -> _Pass | None:
