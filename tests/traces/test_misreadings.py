@@ -18,8 +18,8 @@ def routed(tokens: int = TOKENS, layers: int = LAYERS, seed: int = 0) -> np.ndar
     """[T, L, K] distinct ids; the first tokens name all experts of every layer."""
     rng = np.random.default_rng(seed)
     ids = rng.random((tokens, layers, EXPERTS)).argsort(-1)[:, :, :TOP_K]
-    ids[: EXPERTS // 2, :, :2] = np.arange(EXPERTS).reshape(-1, 1, 2)
-    ids[: EXPERTS // 2, :, 2] = (2 * np.arange(EXPERTS // 2)[:, None] + 5) % EXPERTS
+    token, layer, slot = np.indices((EXPERTS // 2, layers, TOP_K))
+    ids[: EXPERTS // 2] = (2 * token + 3 * layer + np.array([0, 1, 5])[slot]) % EXPERTS
     return ids
 
 
@@ -267,8 +267,6 @@ def test_files_of_two_models_are_not_joined(tmp_path):
 
 
 def test_files_that_name_different_highest_ids_are_of_one_model(tmp_path):
-    low, high = routed() % 8, routed()
-    low[:] = [0, 3, 7]
-    low[::2] = [1, 3, 6]
-    paths = [saved(tmp_path / "low.npy", low), saved(tmp_path / "high.npy", high)]
+    low, layers = np.broadcast_to([0, 3, 7], routed().shape), list(range(LAYERS))
+    paths = [rows(tmp_path / f"{ids.max()}.jsonl", ids, layers) for ids in (low, routed())]
     assert import_traces(paths).num_experts == EXPERTS

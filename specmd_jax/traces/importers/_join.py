@@ -42,6 +42,7 @@ def join_files(traces: Sequence[Trace], options: ImportOptions) -> Trace:
     if len(groups) == 1 and options.join == "layers":
         raise InputError(f"all files hold layers {list(*groups)}: leave out --join layers")
     _check_apart(list(groups))
+    _check_axes(traces)
     joined = [one[0] if len(one) == 1 else concatenate(one) for one in groups.values()]
     if len(joined) > 1:
         return _looked_over(merge_layers(joined), options)
@@ -72,6 +73,18 @@ def _check_apart(parts: Sequence[tuple[int, ...]]) -> None:
                 f"one file holds layers {_named(one)} and another {_named(other)}: give files of "
                 "the same layers or of different ones, or say --join requests or --join layers"
             )
+
+
+def _check_axes(traces: Sequence[Trace]) -> None:
+    """The same number of tokens in every file, of ever other layers, is one of layers."""
+    shapes = {(trace.num_tokens, trace.shape.num_layers) for trace in traces}
+    bare = not any(trace.provenance.layers for trace in traces)
+    if bare and len(shapes) > 1 and len({tokens for tokens, _ in shapes}) == 1:
+        tokens, layers = zip(*sorted(shapes), strict=True)
+        raise InputError(
+            f"all files hold {tokens[0]} tokens, of {layers[0]} and of {layers[1]} layers: if "
+            "those are their layers, give --axes layers-first"
+        )
 
 
 def _named(layers: tuple[int, ...]) -> str:

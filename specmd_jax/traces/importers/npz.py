@@ -1,10 +1,10 @@
 """Plain NumPy archives: `trace.npz`, with `meta.json` beside it.
 
-Arrays: experts [T, L, K] with -1 as padding; optional weights [T, L, K], logits [T, L, N],
-request [T], step [T] and phase [T], which counts 0 as prefill and 1 as decode, as the phone engine
-does that most of these come from. Without `step`, prefill tokens of a request that stand together
-are one pass, and every other token is its own. meta.json may give experts, model, licence, source
-and recorded. A folder that holds both files is accepted too.
+Arrays: experts [T, L, K], or [L, T, K], see `_axes`, with -1 as padding; optional weights
+[T, L, K], logits [T, L, N], request [T], step [T] and phase [T], which counts 0 as prefill and 1 as
+decode, as the phone engine does that most of these come from. Without `step`, prefill tokens of a
+request that stand together are one pass, and every other token is its own. meta.json may give
+experts, model, licence, source and recorded. A folder that holds both files is accepted too.
 """
 
 from pathlib import Path
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Integer, Shaped
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.traces.importers._archive import ZIP, member_names, parse_npy, read_members
+from specmd_jax.traces.importers._axes import in_order, order_of_axes
 from specmd_jax.traces.importers._finish import finish
 from specmd_jax.traces.importers._lines import json_object
 from specmd_jax.traces.importers._options import ImportOptions
@@ -39,18 +40,23 @@ def load(path: Path, options: ImportOptions) -> Trace:
     arrays = _arrays(file)
     meta = _meta(file.with_name("meta.json"))
     experts = _of_kind(arrays, "experts", "iu", 3)
-    tokens = len(experts)
+    order = order_of_axes([experts], options, _tokens(arrays))
+    experts, tokens = in_order(experts, order), experts.shape[order.layers_first]
     request = _per_token(arrays, "request", tokens, default=0)
     prefill = _per_token(arrays, "phase", tokens, default=1) == _PREFILL_CODE
     given = "step" in arrays
     step = _per_token(arrays, "step", tokens) if given else _steps(request, prefill)
+    weights, logits = (
+        in_order(_of_kind(arrays, name, "f", 3), order) if name in arrays else None
+        for name in ("weights", "logits")
+    )
     return finish(
         experts,
         step=step,
         request=request,
         phase=np.where(prefill, PREFILL, DECODE),
-        weights=_of_kind(arrays, "weights", "f", 3) if "weights" in arrays else None,
-        logits=_of_kind(arrays, "logits", "f", 3) if "logits" in arrays else None,
+        weights=weights,
+        logits=logits,
         options=options,
         num_experts=integer(meta["experts"], "meta.json: experts") if "experts" in meta else None,
         provenance=Provenance(
@@ -59,8 +65,16 @@ def load(path: Path, options: ImportOptions) -> Trace:
             source=text(meta.get("source")) or path.name,
             licence=text(meta.get("licence")),
             recorded=text(meta.get("recorded")),
+            doubts=order.doubts,
         ),
+        notes=order.notes,
     )
+
+
+def _tokens(arrays: dict[str, Shaped[np.ndarray, "..."]]) -> int | None:
+    """How many tokens there are, where an array beside the experts counts them."""
+    named = [arrays[name] for name in ("request", "phase", "step") if name in arrays]
+    return next((len(array) for array in named if array.ndim == 1), None)
 
 
 def _archive(path: Path) -> Path:

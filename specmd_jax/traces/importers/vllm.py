@@ -6,7 +6,8 @@ array a request, in natural order of the names (`request_2` before `request_10`)
 pass. A folder of such files is several requests. Otherwise phases are not known: every token is
 replayed as a decode pass, and a prefill length may be given afterwards. Older versions leave the
 rows of dense layers at 0: such layers are left out. SGLang's and TensorRT-LLM's
-`return_routed_experts` have the same axes. Learned from vLLM's documentation
+`return_routed_experts` have the same axes; those of sgl-jax are [layers, tokens, k], see `_axes`.
+Arrays [tokens, k] are of one layer each, see `_layer_files`. Learned from vLLM's documentation
 (training/routed_experts) and pull requests 28284 and 50721.
 """
 
@@ -26,9 +27,11 @@ from specmd_jax.traces.importers._archive import (
     parse_npy,
     read_members,
 )
+from specmd_jax.traces.importers._axes import Order, in_order, order_of_axes
 from specmd_jax.traces.importers._finish import finish
+from specmd_jax.traces.importers._layer_files import by_layer
 from specmd_jax.traces.importers._options import ImportOptions
-from specmd_jax.traces.trace import Provenance, Trace
+from specmd_jax.traces.trace import PAD, Provenance, Trace
 
 NAME = "vllm"
 DESCRIPTION = "routed experts as NumPy integers (tokens, layers, k): .npy, .npz, or a folder"
@@ -36,10 +39,13 @@ DESCRIPTION = "routed experts as NumPy integers (tokens, layers, k): .npy, .npz,
 _PROMPT, _GENERATED = "prompt_routed_experts.npy", "routed_experts.npy"
 _SUFFIXES = (".npy", ".npz")
 
+Ids = Integer[np.ndarray, "_ _ _"] | Integer[np.ndarray, "_ _"]
+
 
 class _Request(NamedTuple):
-    experts: Integer[np.ndarray, "T L K"]
-    prefill: int  # leading tokens that are one pass
+    name: str
+    parts: list[Ids]  # of its tokens, in order
+    prompted: bool = False  # the first part is the prompt, one pass
 
 
 def detect(head: bytes, path: Path) -> bool:
@@ -54,15 +60,45 @@ def detect(head: bytes, path: Path) -> bool:
 def load(path: Path, options: ImportOptions) -> Trace:
     """Reads every request and puts them one after another."""
     files = _files(path) if path.is_dir() else [path]
-    requests = [request for file in files for request in _requests(file)]
-    if not requests:
+    found = [request for file in files for request in _requests(file)]
+    if not found:
         raise InputError("no array is inside: save one array [tokens, layers, k] a request")
-    shapes = {request.experts.shape[1:] for request in requests}
-    if len(shapes) > 1:
-        raise InputError(f"requests differ in (layers, k): {sorted(shapes)}: give one model's")
-    experts, notes = _without_dense(np.concatenate([r.experts for r in requests]))
-    lengths = [len(request.experts) for request in requests]
-    prefill = np.concatenate([np.arange(len(r.experts)) < r.prefill for r in requests])
+    arrays = [part for request in found for part in request.parts]
+    if len({array.ndim for array in arrays}) > 1:
+        raise InputError("arrays of 2 and of 3 axes: save all as [tokens, layers, k]")
+    if arrays[0].ndim == 2:
+        requests, layers = by_layer([(name, parts[0]) for name, parts, _ in found])
+        order, prompts = Order(False), [0] * len(requests)
+    else:
+        order, layers = order_of_axes(arrays, options), ()
+        turned = [[in_order(part, order) for part in request.parts] for request in found]
+        _check_alike([part.shape[1:] for parts in turned for part in parts])
+        requests = [np.concatenate(parts) for parts in turned]
+        prompts = [len(parts[0]) * one.prompted for parts, one in zip(turned, found, strict=True)]
+    _check_alike([request.shape[1:] for request in requests])
+    return _joined(requests, prompts, layers, order, path, options)
+
+
+def _check_alike(shapes: list[tuple[int, ...]]) -> None:
+    if len(set(shapes)) > 1:
+        raise InputError(
+            f"requests differ in (layers, k): {sorted(set(shapes))[:4]}: give one model's, and "
+            "--axes if the first axis is that of the layers"
+        )
+
+
+def _joined(
+    requests: list[Ids],
+    prompts: list[int],
+    layers: tuple[int, ...],
+    order: Order,
+    path: Path,
+    options: ImportOptions,
+) -> Trace:
+    """One trace of all requests; the first tokens of each, as many as it prompts, are one pass."""
+    experts, kept, notes = _without_dense(np.concatenate(requests))
+    lengths = [len(request) for request in requests]
+    prefill = np.concatenate([np.arange(n) < m for n, m in zip(lengths, prompts, strict=True)])
     request = np.repeat(np.arange(len(requests)), lengths)
     joined = prefill[1:] & prefill[:-1] & (request[1:] == request[:-1])
     if not prefill.any():
@@ -73,8 +109,14 @@ def load(path: Path, options: ImportOptions) -> Trace:
         request=request,
         phase=prefill.astype(np.uint8),
         options=options,
-        provenance=Provenance(producer="vllm", source=path.name, recorded="routed experts"),
-        notes=notes,
+        provenance=Provenance(
+            producer="vllm",
+            source=path.name,
+            recorded="routed experts",
+            layers=layers or kept,
+            doubts=order.doubts,
+        ),
+        notes=[*order.notes, *notes],
     )
 
 
@@ -93,35 +135,38 @@ def _requests(file: Path) -> Iterator[_Request]:
     with file.open("rb") as stream:
         archive = stream.read(len(ZIP)) == ZIP
     if not archive:
-        yield _Request(_checked(parse_npy(file.read_bytes(), file.name), file.name), 0)
+        yield _Request(file.stem, [_checked(parse_npy(file.read_bytes(), file.name), file.name)])
         return
     members = read_members(file, ".npy")
     arrays = {name: _checked(parse_npy(members[name], name), name) for name in members}
     if arrays.keys() == {_PROMPT, _GENERATED}:
-        prompt, generated = arrays[_PROMPT], arrays[_GENERATED]
-        if prompt.shape[1:] != generated.shape[1:]:
-            raise InputError(f"prompt {prompt.shape} and generated {generated.shape} tokens differ")
-        yield _Request(np.concatenate([prompt, generated]), len(prompt))
+        yield _Request(file.stem, [arrays[_PROMPT], arrays[_GENERATED]], prompted=True)
         return
     for name in sorted(arrays, key=_natural):
-        yield _Request(arrays[name], 0)
+        yield _Request(name.removesuffix(".npy"), [arrays[name]])
 
 
-def _checked(array: Shaped[np.ndarray, "..."], name: str) -> Integer[np.ndarray, "T L K"]:
-    if array.dtype.kind not in "iu" or array.ndim != 3 or not array.size:
+def _checked(array: Shaped[np.ndarray, "..."], name: str) -> Ids:
+    if array.dtype.kind not in "iu" or array.ndim not in (2, 3) or not array.size:
         raise InputError(
             f"{name} is {array.dtype} of shape {array.shape}: expected integers "
-            "[tokens, layers, k], none of them 0"
+            "[tokens, layers, k], or [tokens, k] of one layer, none of them 0"
         )
     return array.astype(np.int64)
 
 
 def _without_dense(
     experts: Integer[np.ndarray, "T L K"],
-) -> tuple[Integer[np.ndarray, "T M K"], list[str]]:
-    """Leaves out layers that are 0 throughout, which no router of top-k > 1 can write."""
-    dense = ~experts.any(axis=(0, 2)) & (experts.shape[2] > 1)
+) -> tuple[Integer[np.ndarray, "T M K"], tuple[int, ...], list[str]]:
+    """Leaves out layers of 0 or -1 throughout, which no router of top-k > 1 can write.
+
+    Returns:
+      The ids, the numbers of the layers that are left where any went, and a note of it.
+    """
+    dense = (experts == PAD).all(axis=(0, 2))
+    dense |= ~experts.any(axis=(0, 2)) & (experts.shape[2] > 1)
     if not dense.any() or dense.all():
-        return experts, []
+        return experts, (), []
     shown = ", ".join(map(str, np.flatnonzero(dense)))
-    return experts[:, ~dense], [f"layers {shown} are 0 throughout: taken as dense, left out"]
+    note = f"layers {shown} are 0 or -1 throughout: taken as dense, left out"
+    return experts[:, ~dense], tuple(np.flatnonzero(~dense).tolist()), [note]
