@@ -2,13 +2,15 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.files import replace_file
+from specmd_jax.core.json_files import read_object
 from specmd_jax.core.names import find_name
+from specmd_jax.core.schema import Bytes, Rate, Seconds, check_fields, read_record
 
 GIB = 2**30
 
@@ -22,38 +24,26 @@ class HardwareProfile:
     host memory reach, some 80 % of the headline rate, because it decides every result here.
 
     Raises:
-      InputError: a rate or size is not positive, or a time is negative.
+      InputError: a field is of another type, or out of its bounds.
     """
 
     name: str
-    device_memory_bytes: int
-    hbm_bytes_per_s: float
-    peak_flops_per_s: float  # dense bf16
-    h2d_bytes_per_s: float  # host to device, as measured (see above)
-    h2d_latency_s: float  # fixed part of every transfer
-    dispatch_s: float  # software overhead of one MoE layer: kernel launches, a hop to the host
-    host_flops_per_s: float  # for experts computed on the CPU
-    host_memory_bytes_per_s: float
+    device_memory_bytes: Bytes
+    hbm_bytes_per_s: Rate
+    peak_flops_per_s: Rate  # dense bf16
+    h2d_bytes_per_s: Rate  # host to device, as measured (see above)
+    h2d_latency_s: Seconds  # fixed part of every transfer
+    dispatch_s: Seconds  # software overhead of a MoE layer: kernel launches, a hop to the host
+    host_flops_per_s: Rate  # for experts computed on the CPU
+    host_memory_bytes_per_s: Rate
     source: str
     unified: bool = False  # host and device share the memory: an expert needs no copy
-    layer_s: float | None = None  # measured time of a whole MoE layer, in place of the roofline
-    arrive_s: float = 0.0  # what an expert that arrives takes longer: a launch, a write to its slot
-    decide_s: float = 0.0  # of the host for a decision at a gate, beside the loads
+    layer_s: Seconds | None = None  # measured, of a whole MoE layer, in place of the roofline
+    arrive_s: Seconds = 0.0  # what an expert that arrives takes longer: a launch, a write
+    decide_s: Seconds = 0.0  # of the host for a decision at a gate, beside the loads
 
     def __post_init__(self) -> None:
-        for field in (
-            "device_memory_bytes",
-            "hbm_bytes_per_s",
-            "peak_flops_per_s",
-            "h2d_bytes_per_s",
-            "host_flops_per_s",
-            "host_memory_bytes_per_s",
-        ):
-            if not getattr(self, field) > 0:
-                raise InputError(f"{self.name}: {field} must be positive: {getattr(self, field)}")
-        for field in ("h2d_latency_s", "dispatch_s", "layer_s", "arrive_s", "decide_s"):
-            if not (getattr(self, field) or 0.0) >= 0:
-                raise InputError(f"{self.name}: {field} must not be negative")
+        check_fields(self, self.name)
 
 
 def get_hardware(name: str) -> HardwareProfile:
@@ -73,20 +63,10 @@ def read_profile(path: Path) -> HardwareProfile:
     Raises:
       InputError: it cannot be read, or is no profile.
     """
-    try:
-        values = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): name a profile") from error
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON: write a profile with specmd calibrate") from error
-    if not isinstance(values, dict) or values.get("format") != PROFILE_FORMAT:
+    values = read_object(path, "write a profile with specmd calibrate")
+    if values.get("format") != PROFILE_FORMAT:
         raise InputError(f"{path} is no {PROFILE_FORMAT}: write it with specmd calibrate")
-    known = {field.name for field in fields(HardwareProfile)}
-    given = {name: value for name, value in values.items() if name in known}
-    _check_types(path, given)
-    rates = {field.name for field in fields(HardwareProfile) if field.type is float}
-    given |= {name: float(value) for name, value in given.items() if name in rates}
-    return HardwareProfile(**given)
+    return read_record(values, HardwareProfile, str(path), "write it anew with specmd calibrate")
 
 
 def write_profile(profile: HardwareProfile, path: Path, about: dict[str, Any]) -> None:
@@ -98,20 +78,6 @@ def write_profile(profile: HardwareProfile, path: Path, about: dict[str, Any]) -
     record = {"format": PROFILE_FORMAT} | asdict(profile) | {"measured": about}
     with replace_file(path) as half:
         half.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def _check_types(path: Path, given: dict[str, Any]) -> None:
-    optional = {"unified", "layer_s", "arrive_s", "decide_s"}
-    for field in fields(HardwareProfile):
-        if field.name not in given and field.name not in optional:
-            raise InputError(f"{path} has no {field.name}: write it anew with specmd calibrate")
-        value = given.get(field.name)
-        text = field.name in ("name", "source")
-        right = isinstance(value, str) if text else isinstance(value, int | float)
-        if not right and not (value is None and field.name in optional):
-            raise InputError(
-                f"{path}: {field.name} is {value!r}, give a {'text' if text else 'number'}"
-            )
 
 
 PROFILE_FORMAT = "specmd.hardware/1"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from specmd_jax.core.errors import InputError
@@ -157,12 +158,10 @@ def _parse_boolean(name: str, text: str) -> bool:
 
 
 def _parse_number(name: str, text: str, kind: type) -> int | float:
-    try:
+    with suppress(ValueError, OverflowError):  # no number, or a whole one larger than any float
         value = kind(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(
-            f"parameter {name} is {text!r}: give {'a whole number' if kind is int else 'a number'}"
-        )
-    return value
+        if math.isfinite(value):
+            return value
+    raise InputError(
+        f"parameter {name} is {text!r}: give {'a whole number' if kind is int else 'a number'}"
+    )

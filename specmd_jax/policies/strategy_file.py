@@ -8,10 +8,14 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.files import replace_file
+from specmd_jax.core.json_files import read_object
+from specmd_jax.core.schema import read_record
 from specmd_jax.policies.params import list_params, set_params
 from specmd_jax.policies.published import StrategyPreset
 from specmd_jax.policies.strategy import (
@@ -23,14 +27,32 @@ from specmd_jax.policies.strategy import (
 )
 
 FORMAT = "specmd.strategy/1"
-SWITCHES: dict[str, type] = {
-    "scope": str,
-    "admission": str,
-    "lookahead": int,
-    "guard": bool,
-    "touch_on_prefetch_insert": bool,
-    "touch_on_prefetch_hit": bool,
-}
+
+
+class Switches(Struct):
+    """What a strategy is beside its four policies."""
+
+    scope: str
+    admission: str
+    lookahead: Annotated[int, Meta(ge=1, le=4096)]
+    guard: bool
+    touch_on_prefetch_insert: bool
+    touch_on_prefetch_hit: bool
+
+
+class StrategyRecord(Switches):
+    """What the file holds, beside what is for people."""
+
+    eviction: str
+    prefetch: str
+    miss: str
+    routing: str
+    precision: list[str]
+    start: str
+    params: dict[str, bool | int | float]
+
+
+SWITCHES = Switches.__struct_fields__
 
 
 def is_file(name: str) -> bool:
@@ -66,34 +88,19 @@ def read_strategy(path: Path) -> StrategyPreset:
     Raises:
       InputError: it cannot be read, is no strategy, or names what there is not.
     """
-    try:
-        record = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): name a strategy") from error
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON: write a strategy with specmd tune") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
+    written = read_object(path, "write a strategy with specmd tune")
+    if written.get("format") != FORMAT:
         raise InputError(f"{path} is no {FORMAT}: write it with specmd tune")
-    names = {family: _typed(path, record, family, str) for family in FAMILIES}
-    switches = {name: _typed(path, record, name, kind) for name, kind in SWITCHES.items()}
-    strategy = make_strategy(**names, **switches)
-    given = _typed(path, record, "params", dict)
-    precisions = _typed(path, record, "precision", list)
+    record = read_record(written, StrategyRecord, str(path), "write it anew with specmd tune")
+    strategy = make_strategy(**{name: getattr(record, name) for name in (*FAMILIES, *SWITCHES)})
     return StrategyPreset(
         strategy,
-        set_params(strategy.params, [(name, str(value)) for name, value in given.items()]),
+        set_params(strategy.params, [(name, str(value)) for name, value in record.params.items()]),
         note=f"read from {path}",
         source="specmd tune",
-        precisions=tuple(str(name) for name in precisions),
-        start=_typed(path, record, "start", str),
+        precisions=tuple(record.precision),
+        start=record.start,
     )
-
-
-def _typed(path: Path, record: Mapping[str, Any], name: str, kind: type) -> Any:
-    value = record.get(name)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InputError(f"{path}: {name} is {value!r}: write the file anew with specmd tune")
-    return value
 
 
 def _name(family: str, policy: Any) -> str:

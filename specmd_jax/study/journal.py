@@ -8,9 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.files import replace_file, unwritable
+from specmd_jax.core.json_files import parse_object
+from specmd_jax.core.schema import read_record
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -29,6 +32,16 @@ def _column(values: list[Any]) -> pa.Array:
     """Returns a column of its values' type; a ratio that no row has is a number too."""
     column = pa.array(values)
     return column.cast(pa.float64()) if pa.types.is_null(column.type) else column
+
+
+LONGEST_LINE = 1 << 20  # bytes; no row is near it
+
+
+class JournalEntry(Struct):
+    """A line of the journal."""
+
+    key: str
+    row: dict[str, bool | int | float | str | None]
 
 
 class Journal:
@@ -52,12 +65,14 @@ class Journal:
     def rows(self) -> dict[str, dict[str, Any]]:
         """Returns the finished rows by key."""
         found = {}
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-                found[entry["key"]] = entry["row"]
-            except (ValueError, KeyError, TypeError):
-                continue
+        with self.path.open("rb") as file:
+            while line := file.readline(LONGEST_LINE):
+                try:
+                    parsed = parse_object(line, str(self.path), "it is computed again")
+                    entry = read_record(parsed, JournalEntry, str(self.path), "computed again")
+                except InputError:
+                    continue
+                found[entry.key] = entry.row
         return found
 
     def append(self, rows: Mapping[str, Mapping[str, Any]]) -> None:

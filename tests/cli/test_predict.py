@@ -143,11 +143,12 @@ def test_bad_input_is_one_line(specmd: Specmd, arguments: tuple[str, ...], compl
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("{", "is no JSON"),
-        ("[]", "is no specmd.hardware/1"),
+        ("{", "is not JSON"),
+        ("[]", "holds no JSON object"),
+        ("{}", "is no specmd.hardware/1"),
         ('{"format": "specmd.hardware/1"}', "has no name"),
-        (None, "hbm_bytes_per_s is 'fast', give a number"),
-        ({"hbm_bytes_per_s": 0}, "hbm_bytes_per_s must be positive"),
+        (None, "hbm_bytes_per_s must be a number, got 'fast'"),
+        ({"hbm_bytes_per_s": 0}, "hbm_bytes_per_s must be a number of at least 1, got 0"),
     ],
 )
 def test_a_broken_profile_is_one_line(specmd: Specmd, tmp_path: Path, text, complaint: str):

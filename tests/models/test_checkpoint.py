@@ -234,7 +234,10 @@ DEFECTS = {
     "a shard is missing": (lose_a_shard, "model-00002-of-00003.safetensors, which its index"),
     "a shard is cut short": (cut_a_shard, "model-00002-of-00003.safetensors is cut short"),
     "the index leaves out a shard": (leave_out_a_shard, "lacks the tensor model"),
-    "the index is no index": (overwrite(INDEX, "[]"), "index.json is not a checkpoint's index"),
+    "the index is no index": (
+        overwrite(INDEX, "[]"),
+        "index.json holds no JSON object: it is not a checkpoint's index",
+    ),
     "the index is cut short": (overwrite(INDEX, '{"weight_map": {'), "not a checkpoint's index"),
     "the index names no files": (
         overwrite(INDEX, '{"weight_map": {"a": 1}}'),

@@ -10,16 +10,20 @@ import math
 import operator
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 from jaxtyping import Shaped
+from msgspec import Meta, Struct
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.json_files import read_object
+from specmd_jax.core.schema import read_record
 
 INDEX = "model.safetensors.index.json"
 _LONGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
+_LONGEST_INDEX = 64 << 20
 _DTYPES = {
     "F64": np.float64,
     "F32": np.float32,
@@ -27,6 +31,12 @@ _DTYPES = {
     "BF16": ml_dtypes.bfloat16,
     "U8": np.uint8,
 }
+
+
+class _Index(Struct):
+    """What the index of a checkpoint in several files holds; the files lie beside it."""
+
+    weight_map: dict[str, Annotated[str, Meta(pattern=r"^[^/\\\0]+\.safetensors$")]]
 
 
 class _Place(NamedTuple):
@@ -122,11 +132,10 @@ def _files(folder: Path) -> list[Path]:
         if not files:
             raise InputError(f"{folder} has no *.safetensors file: give a checkpoint's folder")
         return files
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        files = [folder / name for name in names]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise InputError(f"{index} is not a checkpoint's index: download it again") from error
+    advice = "it is not a checkpoint's index, download it again"
+    written = read_object(index, advice, _LONGEST_INDEX)
+    names = set(read_record(written, _Index, str(index), advice).weight_map.values())
+    files = [folder / name for name in sorted(names)]
     for file in files:
         if not file.is_file():
             raise InputError(
