@@ -58,8 +58,9 @@ def test_paper_machine():
 
 
 def test_unknown_hardware_is_answered_with_near_names():
-    with pytest.raises(InputError, match=r"'rtx4090'.*rtx-4090"):
-        get_hardware("rtx4090")
+    assert get_hardware("RTX_4090") is get_hardware("rtx4090") is get_hardware("rtx-4090")
+    with pytest.raises(InputError, match=r"'rtx-4900'.*rtx-4090"):
+        get_hardware("rtx-4900")
     with pytest.raises(InputError, match="specmd-paper"):
         get_hardware("???")
 
