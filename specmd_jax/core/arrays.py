@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num, Real, UInt32
 
-from specmd_jax.core.types import ModelShape
+from specmd_jax.core.types import CacheState, ModelShape
 
 SCORE_LIMIT = 1 << 30
 
@@ -75,6 +75,17 @@ def hash_uniform(
     return x ^ (x >> 16)
 
 
+def of_pool(values: Int[Array, " W"], layer: Int[Array, ""]) -> Int[Array, ""]:
+    """Returns the value of the pool that `layer` draws on."""
+    return values[0] if values.shape[0] == 1 else row(values, layer)
+
+
+def shares_pool(cache: CacheState, layer: Int[Array, ""]) -> Bool[Array, "L 1"]:
+    """Returns the layers that draw on the pool of `layer`, to broadcast over experts."""
+    each = jnp.arange(cache.tier.shape[0], dtype=jnp.int32)[:, None]
+    return jnp.ones_like(each, bool) if cache.one_pool else each == layer
+
+
 def precedes(priority: Real[Array, " N"]) -> Bool[Array, "N N"]:
     """Returns whether expert j stands before expert i: higher priority, ties to the lower id."""
     expert = jnp.arange(priority.shape[0])
@@ -90,6 +101,12 @@ def ranks(priority: Real[Array, " N"]) -> Int[Array, " N"]:
 def sum_before(values: Int[Array, " N"], priority: Real[Array, " N"]) -> Int[Array, " N"]:
     """Returns, for each expert, the sum of `values` over those that stand before it."""
     return jnp.sum(jnp.where(precedes(priority), values[None, :], 0), axis=1, dtype=jnp.int32)
+
+
+def how_many_before(queued: Bool[Array, " N"], priority: Real[Array, " N"]) -> Int[Array, " N"]:
+    """Returns how many of the queued stand before each expert; as a product of floats, exact."""
+    before = precedes(priority).astype(jnp.float32)
+    return jnp.dot(before, queued.astype(jnp.float32)).astype(jnp.int32)
 
 
 def total(values: Int[Array, "..."] | Bool[Array, "..."]) -> Int[Array, ""]:

@@ -84,6 +84,11 @@ class CacheState(NamedTuple):
     copies: Int[Array, " W"]  # resident experts, by pool
     broken: Bool[Array, ""]  # a policy's score was not a number: nothing counted since is right
 
+    @property
+    def one_pool(self) -> bool:
+        """Whether all layers share one pool; else each has its own."""
+        return self.copies.shape[0] == 1
+
 
 class Flight(NamedTuple):
     """The one copy that is on the link: its slot is taken, its weights are not there yet."""

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from specmd_jax.core.arrays import fixed, precedes
+from specmd_jax.core.arrays import fixed, how_many_before
 from specmd_jax.core.types import Event, ModelShape
 
 PLACES = 16  # in the queue, that are told apart; the last stands for all that follow
@@ -94,8 +94,7 @@ def allow(
       queued: named for `layer`, `ahead` layers on, and absent.
       outlook: until the next gate; None: the link is infinitely fast.
     """
-    before = precedes(priority)
-    place = _ahead_of(before, queued)
+    place = how_many_before(queued, priority)
     spot = jnp.minimum(place, PLACES - 1)
     margin = fixed(jnp.asarray(params.margin, jnp.float32), BITS)
     worth = chances(state, ahead)[spot] - margin
@@ -108,13 +107,7 @@ def allow(
     in_time = spare // load
     overrun = (in_time + 1) * load - spare
     lost = fixed(overrun.astype(jnp.float32) / load.astype(jnp.float32), BITS)
-    whole = worthy & (_ahead_of(before, worthy) < in_time)
+    whole = worthy & (how_many_before(worthy, priority) < in_time)
     crossing = worthy & ~whole & (worth > lost)
-    first = crossing & (_ahead_of(before, crossing) == 0)
+    first = crossing & (how_many_before(crossing, priority) == 0)
     return whole | first, state
-
-
-def _ahead_of(before: Bool[Array, "N N"], group: Bool[Array, " N"]) -> Int[Array, " N"]:
-    """Returns how many of a group stand before each expert; as floats a matrix product, exact."""
-    counted = jnp.dot(before.astype(jnp.float32), group.astype(jnp.float32))
-    return counted.astype(jnp.int32)

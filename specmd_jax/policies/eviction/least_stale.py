@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from specmd_jax.core.arrays import row, with_row, zeros
+from specmd_jax.core.arrays import layers, positions, row, with_row, zeros
 from specmd_jax.core.types import CacheState, Event, ModelShape, Outcome
 from specmd_jax.policies.base import Eviction
 
@@ -36,11 +36,11 @@ def current(state: LeastStaleState, event: Event) -> Bool[Array, "L N"]:
 def score(
     params: LeastStaleParams, state: LeastStaleState, cache: CacheState, event: Event
 ) -> Int[Array, "L N"]:
-    layers, experts = cache.tier.shape
-    position = jnp.arange(layers * experts, dtype=jnp.int32).reshape(layers, experts)
-    left = jnp.arange(layers)[:, None] < event.layer
-    stale_rank = jnp.where(left, position, 2 * layers * experts - 1 - position)
-    current_rank = jnp.where(left, 2, 3) * (layers * experts) + position
+    shape = ModelShape(*cache.tier.shape, top_k=0)
+    position, many = positions(shape), cache.tier.size
+    left = layers(shape) < event.layer
+    stale_rank = jnp.where(left, position, 2 * many - 1 - position)
+    current_rank = jnp.where(left, 2, 3) * many + position
     return jnp.where(current(state, event), current_rank, stale_rank)
 
 
@@ -60,7 +60,7 @@ def update(
 def shield(
     params: LeastStaleParams, state: LeastStaleState, cache: CacheState, event: Event
 ) -> Bool[Array, "L N"]:
-    right = jnp.arange(cache.tier.shape[0])[:, None] > event.layer
+    right = layers(ModelShape(*cache.tier.shape, top_k=0)) > event.layer
     return current(state, event) & right & params.protect_current_right
 
 

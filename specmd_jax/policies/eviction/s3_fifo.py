@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from specmd_jax.core.arrays import row, total, with_row, zeros
+from specmd_jax.core.arrays import of_pool, row, shares_pool, total, with_row, zeros
 from specmd_jax.core.types import CacheState, Event, ModelShape, Outcome
 from specmd_jax.policies.base import Eviction
 
@@ -51,7 +51,7 @@ def _small_is_over(
     params: S3FifoParams, state: S3FifoState, cache: CacheState
 ) -> Bool[Array, "#L 1"]:
     in_small = jnp.sum((cache.tier >= 0) & ~state.main, axis=1, dtype=jnp.int32)
-    if cache.copies.shape[0] == 1:
+    if cache.one_pool:
         in_small = jnp.sum(in_small, keepdims=True, dtype=jnp.int32)
     share = params.ratio * cache.copies.astype(jnp.float32)
     return (in_small.astype(jnp.float32) > share)[:, None]
@@ -65,15 +65,9 @@ def update(
     return _enter(state, cache, event, outcome)
 
 
-def _in_pool(cache: CacheState, outcome: Outcome) -> Bool[Array, "L 1"]:
-    """Returns the layers that share the pool of `outcome.layer`."""
-    layer = jnp.arange(cache.tier.shape[0])[:, None]
-    return (cache.copies.shape[0] == 1) | (layer == outcome.layer)
-
-
 def _remember_ghosts(state: S3FifoState, cache: CacheState, outcome: Outcome) -> S3FifoState:
     gone = outcome.evicted & ~state.main
-    made = jnp.where(_in_pool(cache, outcome), total(gone), 0)
+    made = jnp.where(shares_pool(cache, outcome.layer), total(gone), 0)
     return state._replace(
         ghost=jnp.where(gone, state.num_ghosts, state.ghost), num_ghosts=state.num_ghosts + made
     )
@@ -83,7 +77,7 @@ def _pass_survivors(
     state: S3FifoState, cache: CacheState, event: Event, outcome: Outcome
 ) -> S3FifoState:
     """Promotes or demotes the copies that the search for victims went over."""
-    pool = (cache.tier >= 0) & _in_pool(cache, outcome)
+    pool = (cache.tier >= 0) & shares_pool(cache, outcome.layer)
     pool = with_row(pool, outcome.layer, row(pool, outcome.layer) & ~outcome.inserted)
     gone_small, gone_main = outcome.evicted & ~state.main, outcome.evicted & state.main
     newest_small = jnp.max(jnp.where(gone_small, state.entered, -1))
@@ -103,7 +97,7 @@ def _pass_survivors(
 
 def _enter(state: S3FifoState, cache: CacheState, event: Event, outcome: Outcome) -> S3FifoState:
     layer, inserted = outcome.layer, outcome.inserted
-    copies = cache.copies[0] if cache.copies.shape[0] == 1 else row(cache.copies, layer)
+    copies = of_pool(cache.copies, layer)
     ghost = row(state.ghost, layer)
     returns = (ghost != NO_GHOST) & (row(state.num_ghosts, layer) - ghost <= copies)
     uses = jnp.where(inserted, 0, row(state.uses, layer))

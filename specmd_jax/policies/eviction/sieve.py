@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from specmd_jax.core.arrays import layers, row, total, with_row, zeros
+from specmd_jax.core.arrays import row, shares_pool, total, with_row, zeros
 from specmd_jax.core.types import ABSENT, CacheState, Event, ModelShape, Outcome
 from specmd_jax.policies.base import Eviction
 
@@ -53,8 +53,7 @@ def _sweep(state: SieveState, cache: CacheState, event: Event, outcome: Outcome)
     last = jnp.max(jnp.where(gone & (worth == reached), state.number, -1))
     farthest = jnp.max(jnp.where(gone, _position(state), -1))
     full_lap = jnp.any(gone & state.visited)
-    shape = ModelShape(*cache.tier.shape, top_k=0)
-    pool = (cache.copies.shape[0] == 1) | (layers(shape) == outcome.layer)
+    pool = shares_pool(cache, outcome.layer)
     passed = pool & (full_lap | (_position(state) <= farthest))
     here = row(cache.tier, outcome.layer)
     remaining = with_row(cache.tier, outcome.layer, jnp.where(outcome.inserted, ABSENT, here)) >= 0

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Int8
 
-from specmd_jax.core.arrays import row, total, with_row
+from specmd_jax.core.arrays import of_pool, row, total, with_row
 from specmd_jax.core.types import CacheState, Event, Flight, Outcome, State
 from specmd_jax.simulator.cache.copies import exchange
 from specmd_jax.simulator.cache.pins import Pins, pinned_size, unpinned
 from specmd_jax.simulator.cache.ranking import Victims, no_victims
-from specmd_jax.simulator.cache.setting import CacheConfig, of_pool, size_of
+from specmd_jax.simulator.cache.setting import CacheConfig, size_of
 from specmd_jax.simulator.cache.victims import find_victims, rank
 
 

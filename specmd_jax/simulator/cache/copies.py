@@ -35,7 +35,7 @@ def warm(cache: CacheState, resident: Bool[Array, "L N"], units: Int[Array, "L Q
     """Returns `cache` with copies of `resident` at tier 0; the caller sees to it that they fit."""
     taken = jnp.sum(jnp.where(resident, units[:, :1], 0), axis=1, dtype=jnp.int32)
     copies = jnp.sum(resident, axis=1, dtype=jnp.int32)
-    if cache.copies.shape[0] == 1:
+    if cache.one_pool:
         taken, copies = total(taken)[None], total(copies)[None]
     tier = jnp.where(resident, 0, ABSENT).astype(jnp.int8)
     return cache._replace(tier=tier, occupied=taken, copies=copies)

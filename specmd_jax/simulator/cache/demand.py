@@ -5,13 +5,13 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Int8
 
-from specmd_jax.core.arrays import row, with_row
+from specmd_jax.core.arrays import of_pool, row, with_row
 from specmd_jax.core.types import ABSENT, CacheState, Event, Flight, Outcome, State
 from specmd_jax.policies.base import LayerView, MissPlan
 from specmd_jax.simulator.cache.admission import Claim, bypass, force
 from specmd_jax.simulator.cache.copies import exchange
 from specmd_jax.simulator.cache.pins import in_flight
-from specmd_jax.simulator.cache.setting import CacheConfig, of_pool
+from specmd_jax.simulator.cache.setting import CacheConfig
 
 
 class DemandResult(NamedTuple):

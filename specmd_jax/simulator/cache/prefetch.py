@@ -5,13 +5,13 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Real
 
-from specmd_jax.core.arrays import precedes, row, total, with_row
+from specmd_jax.core.arrays import how_many_before, of_pool, row, total, with_row
 from specmd_jax.core.types import ABSENT, CacheState, Event, Flight, Outcome, State
 from specmd_jax.policies.strategy import Strategy
 from specmd_jax.simulator.cache.copies import exchange
 from specmd_jax.simulator.cache.pins import Pins, pinned_size, unpinned
 from specmd_jax.simulator.cache.ranking import Victims, no_victims
-from specmd_jax.simulator.cache.setting import CacheConfig, of_pool, sizes
+from specmd_jax.simulator.cache.setting import CacheConfig, sizes
 from specmd_jax.simulator.cache.victims import find_victims
 
 Targets = list[tuple[Int[Array, ""], Int[Array, " N"]]]  # layers, nearest first, with priorities
@@ -56,7 +56,7 @@ def prefetch(
     held = held + shielded.units
     capacity, occupied = of_pool(setting.capacity, layer), of_pool(cache.occupied, layer)
     room = jnp.maximum(capacity - held, 0) // size
-    place = _place_in_queue(queued, priority)
+    place = how_many_before(queued, priority)
     started = queued & (place < jnp.minimum(room, limit))
 
     candidates = unpinned(setting, cache, pins, flight, layer) & ~shielded.chosen
@@ -82,12 +82,6 @@ def prefetch(
     )
     last = jnp.argmax(jnp.where(started, place, -1)).astype(jnp.int32)
     return after, policy_state, PrefetchResult(queued, started, last, victims.copies)
-
-
-def _place_in_queue(queued: Bool[Array, " N"], priority: Int[Array, " N"]) -> Int[Array, " N"]:
-    """Returns how many of the queued stand before each expert."""
-    before = precedes(priority).astype(jnp.float32)  # as floats: a matrix product, and exact
-    return jnp.dot(before, queued.astype(jnp.float32)).astype(jnp.int32)
 
 
 def _mark_prefetched(

@@ -37,11 +37,6 @@ def sizes(units: Int[Array, "L Q"], tier: Int8[Array, "L N"]) -> Int[Array, "L N
     return jnp.take_along_axis(units, jnp.maximum(tier, 0).astype(jnp.int32), axis=1)
 
 
-def of_pool(values: Int[Array, " W"], layer: Int[Array, ""]) -> Int[Array, ""]:
-    """Returns the value of the pool that `layer` draws on."""
-    return values[0] if values.shape[0] == 1 else row(values, layer)
-
-
 def add_to_pool(
     values: Int[Array, " W"], layer: Int[Array, ""], amount: Int[Array, ""]
 ) -> Int[Array, " W"]:
