@@ -106,7 +106,7 @@ STARVED, IDLE = 1e9, 100e9  # bytes a second
 
 
 def setup(link: float, prefetch: str = "transition", margin: str = "") -> Setup:
-    params = (("prefetch_guard.margin", margin),) if margin else ()
+    params = (("guard.margin", margin),) if margin else ()
     choice = Choice(
         prefetch=prefetch,
         guard=bool(margin),
