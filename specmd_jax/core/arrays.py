@@ -2,11 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Num, Real, UInt32
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Int64, Num, Real, UInt32
 
 from specmd_jax.core.types import CacheState, ModelShape
 
 SCORE_LIMIT = 1 << 30
+LOW_BITS = 15  # of the lower of two words: as many as 2**16 of them add up in an int32
 
 
 def row(values: Num[Array, "L ..."] | Bool[Array, "L ..."], layer: Int[Array, ""]) -> Array:
@@ -114,3 +116,18 @@ def total(values: Int[Array, "..."] | Bool[Array, "..."]) -> Int[Array, ""]:
     if values.dtype == bool:  # floats count exactly so far, and the CPU adds them faster
         return jnp.sum(values.astype(jnp.float32)).astype(jnp.int32)
     return jnp.sum(values, dtype=jnp.int32)
+
+
+def two_word_total(values: Int[Array, " L"]) -> Int[Array, "2"]:
+    """Returns the sum, which int32 may not hold, as two words: high and low, see `joined`.
+
+    Exact for up to 2**16 values. Not in int64: JAX has it for a whole process or not at all.
+    """
+    low = (1 << LOW_BITS) - 1
+    return jnp.stack([jnp.sum(values >> LOW_BITS), jnp.sum(values & low)]).astype(jnp.int32)
+
+
+def joined(words: Int[np.ndarray, "... 2"]) -> Int64[np.ndarray, "..."]:
+    """Returns what `two_word_total` summed, on the host."""
+    high, low = words[..., 0].astype(np.int64), words[..., 1].astype(np.int64)
+    return (high << LOW_BITS) + low

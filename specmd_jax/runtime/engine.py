@@ -185,7 +185,7 @@ class OffloadedModel:
             raise InputError(
                 "an eviction policy returned NaN as a score: its victims would be arbitrary"
             )
-        tally = SimResult(self._decisions.counts, None)
+        tally = SimResult(*self._decisions.counts, times=None)
         return RunResult(self.setup, self.budget.capacity, self.budget.copies, tally, None)
 
     def __call__(self, tokens: Int[Array, "B S"], cache: KvCache) -> Pass:

@@ -4,7 +4,7 @@ What the configurations share stays unbatched, all through the scan: a sweep ove
 one copy of the recency clock, not one for each capacity.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,38 +13,30 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Integer
 
+from specmd_jax.core.arrays import joined
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.jit import make_room_for_programs, quick_jit
 from specmd_jax.core.types import Events, ModelShape
-from specmd_jax.policies.base import NEXT_USE
-from specmd_jax.policies.strategy import Strategy, StrategyParams, check_strategy
+from specmd_jax.policies.strategy import Strategy, check_strategy
+from specmd_jax.simulator.chunks import EventChunks
+from specmd_jax.simulator.configs import SimConfig, stack, with_costs
 from specmd_jax.simulator.counts import Counts
-from specmd_jax.simulator.events import dense_events, first_use
 from specmd_jax.simulator.fused import count_on_chip, fits_on_chip
 from specmd_jax.simulator.scan import scan_trace
 from specmd_jax.simulator.state import SimState, begin
 from specmd_jax.simulator.step import PassTimes
-from specmd_jax.simulator.timeline import Costs
 from specmd_jax.traces.trace import Trace
 from specmd_kernels import Implementation, preferred
 
-PASSES_PER_CHUNK = 512  # between two chunks progress is shown and Ctrl-C is heard
 CONFIGS_PER_TILE = 256  # the state of so many fits the CPU's caches
 MAX_STAMP = (1 << 31) - (1 << 24)
-
-
-class SimConfig(NamedTuple):
-    """One configuration of a strategy."""
-
-    params: StrategyParams
-    capacity: Integer[np.ndarray, " W"]  # units of each pool
-    costs: Costs | None = None
 
 
 class SimResult(NamedTuple):
     """What one configuration came to, as numpy arrays."""
 
     counts: Counts
+    prefill: Counts  # of these, in passes of prefill
     times: PassTimes | None
 
 
@@ -85,15 +77,14 @@ def run_batch(
             f"{trace.num_passes} passes are too many for one replay of this model: slice the "
             f"trace to at most {most}"
         )
-    events = dense_events(trace, strategy.reads, strategy.lookahead)
+    events = EventChunks(trace, strategy.reads, strategy.lookahead)
     if resident is None and fits_on_chip(strategy, units):
-        counted = _run_on_chip(strategy, configs, units, events, implementation or preferred())
+        counted = count_on_chip(strategy, configs, units, events, implementation or preferred())
         if counted is not None:
-            return counted
-    future = jnp.asarray(first_use(events)) if NEXT_USE in strategy.reads else None
+            return _results(SimResult(*counted, times=None), len(configs))
     shared = _Shared(
         jnp.asarray(units, jnp.int32),
-        future,
+        None if events.first_use is None else jnp.asarray(events.first_use),
         None if resident is None else jnp.asarray(resident),
     )
     tiles = [
@@ -109,130 +100,53 @@ def run_batch(
     return tallies
 
 
-def _run_on_chip(
-    strategy: Strategy,
-    configs: Sequence[SimConfig],
-    units: Integer[np.ndarray, "L Q"],
-    events: Events,
-    implementation: Implementation | None,
-) -> list[SimResult] | None:
-    """Returns what the kernel counts, None where there is none for these configurations."""
-    capacity = np.asarray([config.capacity[0] for config in configs]) // units[0, 0]
-    timed = any(config.costs is not None for config in configs)
-    if implementation is None or timed or not configs or capacity.min() < 1:
-        return None
-    params = jax.tree.map(
-        lambda *values: np.stack([_as_array(value) for value in values]),
-        *[config.params.eviction for config in configs],
-    )
-    counts = count_on_chip(strategy, params, capacity, np.asarray(events.gate), implementation)
-    if counts is None:
-        return None
-    return [
-        SimResult(jax.tree.map(lambda values, i=i: values[i], counts), None)
-        for i in range(len(configs))
-    ]
-
-
 def _run_tile(
     strategy: Strategy,
     shape: ModelShape,
     configs: list[SimConfig],
     shared: _Shared,
-    events: Events,
+    events: EventChunks,
     on_progress: Callable[[float], None],
 ) -> list[SimResult]:
     strategy = strategy.structure
-    num_passes = events.tokens.shape[0]
-    batch, axes = _stack(configs)
-    first = jax.tree.map(lambda x: x[:1], events)
-    state_axes = _state_axes(strategy, shape, axes, _with_costs(batch, axes, 0, 1), shared, first)
+    batch, axes = stack(configs)
+    state_axes = _state_axes(strategy, shape, axes, batch, shared, events)
     state = _begin(strategy, shape, axes, state_axes, batch, shared)
-    ticks, stalls = [], []
-    for start, chunk in _chunks(events):
-        length = chunk.tokens.shape[0]
-        state, times = _replay_configs(
-            strategy,
-            shape,
-            axes,
-            state_axes,
-            _with_costs(batch, axes, start, length),
-            shared.units,
-            state,
-            chunk,
+    nothing = state.counts, state.prefill
+    counted = jax.tree.map(lambda part: np.zeros(part.shape, np.int64), nothing)
+    times: list[PassTimes] = []
+    for start, chunk in events:
+        costs = with_costs(batch, axes, start, events.length)
+        state, taken = _replay_configs(
+            strategy, shape, axes, state_axes, costs, shared.units, state, chunk
         )
-        ticks.append(np.asarray(times.ticks))
-        stalls.append(np.asarray(times.stall))
-        on_progress(min(1.0, (start + length) / num_passes))
+        # A chunk's counts fit an int32, a trace's need not.
+        counted = jax.tree.map(np.add, counted, jax.device_get((state.counts, state.prefill)))
+        state = state._replace(counts=nothing[0], prefill=nothing[1])
+        if taken is not None:
+            times.append(jax.tree.map(joined, jax.device_get(taken)))
+        on_progress(min(1.0, (start + events.length) / events.num_passes))
     if bool(np.any(state.cache.broken)):
         raise InputError(
             "an eviction policy returned NaN as a score: its victims would be arbitrary"
         )
-    by_pass = [np.concatenate(part, axis=1)[:, :num_passes] for part in (ticks, stalls)]
-    times = PassTimes._make(by_pass)
-    counts = _per_config(state.counts, state_axes.counts, len(configs))
-    timed = configs[0].costs is not None
-    return [
-        SimResult(
-            jax.tree.map(lambda values, i=i: values[i], counts),
-            PassTimes(times.ticks[i], times.stall[i]) if timed else None,
-        )
-        for i in range(len(configs))
-    ]
-
-
-def _stack(configs: list[SimConfig]) -> tuple[SimConfig, SimConfig]:
-    """Returns the configurations as one, batched only where they differ, and its vmap axes."""
-    leaves = [jax.tree.leaves(config) for config in configs]
-    structure = jax.tree.structure(configs[0])
-    batched, axes = [], []
-    for values in zip(*leaves, strict=True):
-        arrays = [_as_array(value) for value in values]
-        same = all(np.array_equal(arrays[0], other) for other in arrays[1:])
-        batched.append(jnp.asarray(arrays[0] if same else np.stack(arrays)))
-        axes.append(None if same else 0)
-    # The capacity is always batched, so that a batch of one is a batch too.
-    batch = jax.tree.unflatten(structure, batched)._replace(
-        capacity=jnp.asarray(np.stack([config.capacity for config in configs]), jnp.int32)
+    counts, prefill = (
+        _per_config(part, axes, len(configs))
+        for part, axes in zip(counted, (state_axes.counts, state_axes.prefill), strict=True)
     )
-    return batch, jax.tree.unflatten(structure, axes)._replace(capacity=0)
+    return _results(SimResult(counts, prefill, _of_passes(times, events)), len(configs))
 
 
-def _as_array(value: Any) -> np.ndarray:
-    array = np.asarray(value)
-    if array.dtype == np.float64:
-        return array.astype(np.float32)
-    return array.astype(np.int32) if array.dtype == np.int64 else array
+def _of_passes(times: list[PassTimes], events: EventChunks) -> PassTimes | None:
+    """Returns the times of all chunks, without those of the padding."""
+    if not times:
+        return None
+    return jax.tree.map(lambda *parts: np.concatenate(parts, 1)[:, : events.num_passes], *times)
 
 
-def _chunks(events: Events) -> Iterator[tuple[int, Events]]:
-    """Yields the passes chunk by chunk, the last padded with passes that ask for nothing."""
-    num_passes = events.tokens.shape[0]
-    length = min(PASSES_PER_CHUNK, -(-num_passes // 64) * 64)
-    for start in range(0, num_passes, length):
-        yield start, jax.tree.map(lambda x, a=start: _padded(x[a : a + length], length), events)
-
-
-def _padded(rows: np.ndarray, length: int) -> np.ndarray:
-    missing = length - rows.shape[0]
-    if not missing:
-        return rows
-    return np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)])
-
-
-def _with_costs(batch: SimConfig, axes: SimConfig, start: int, length: int) -> SimConfig:
-    """Returns `batch` with the costs of `length` passes from `start`, and of the next one."""
-    if batch.costs is None:
-        return batch
-
-    def part(name: str) -> jax.Array:
-        values, axis = getattr(batch.costs, name), getattr(axes.costs, name)
-        index = np.minimum(np.arange(start, start + length + 1), values.shape[-1] - 1)
-        return values[index] if axis is None else values[:, index]
-
-    names = ["attention", "shared", "head", *(["decide"] if batch.costs.decide is not None else [])]
-    by_pass = {name: part(name) for name in names}
-    return batch._replace(costs=batch.costs._replace(**by_pass))
+def _results(all_of_them: SimResult, size: int) -> list[SimResult]:
+    """Returns each configuration's own of what has a leading axis of them."""
+    return [jax.tree.map(lambda values, i=i: values[i], all_of_them) for i in range(size)]
 
 
 def _start(strategy: Strategy, shape: ModelShape, shared: _Shared, config: SimConfig) -> SimState:
@@ -248,7 +162,7 @@ def _state_axes(
     axes: SimConfig,
     batch: SimConfig,
     shared: _Shared,
-    events: Events,
+    events: EventChunks,
 ) -> SimState:
     """Returns, for each array of the state, whether configurations differ in it (0) or not.
 
@@ -258,6 +172,8 @@ def _state_axes(
     if key in _known_axes:
         return _known_axes[key]
     make_room_for_programs()
+    _, chunk = next(iter(events))
+    first = jax.tree.map(lambda rows: rows[:1], chunk)
 
     def one(config: SimConfig) -> jax.Array:
         state = _start(strategy, shape, shared, config)
@@ -269,12 +185,12 @@ def _state_axes(
             shared.units,
             config.costs,
             state,
-            events,
+            first,
         )
         _known_axes[key] = jax.tree.map(_axis, state)
         return state.next_step
 
-    jax.eval_shape(jax.vmap(one, in_axes=(axes,), out_axes=None), batch)
+    jax.eval_shape(jax.vmap(one, in_axes=(axes,), out_axes=None), with_costs(batch, axes, 0, 1))
     return _known_axes[key]
 
 
@@ -306,8 +222,8 @@ def _replay_configs(
     units: jax.Array,
     state: SimState,
     events: Events,
-) -> tuple[SimState, PassTimes]:
-    def one(config: SimConfig, state: SimState) -> tuple[SimState, PassTimes]:
+) -> tuple[SimState, PassTimes | None]:
+    def one(config: SimConfig, state: SimState) -> tuple[SimState, PassTimes | None]:
         return scan_trace(
             strategy,
             shape,
@@ -323,10 +239,9 @@ def _replay_configs(
 
 
 def _per_config(values: Counts, axes: Any, size: int) -> Counts:
-    """Returns the counts with a leading axis of configurations, as numpy arrays."""
+    """Returns the counts with a leading axis of configurations."""
 
-    def spread(array: jax.Array, axis: int | None) -> np.ndarray:
-        plain = np.asarray(array)
-        return plain if axis == 0 else np.broadcast_to(plain, (size, *plain.shape))
+    def spread(array: Any, axis: int | None) -> np.ndarray:
+        return array if axis == 0 else np.broadcast_to(array, (size, *array.shape))
 
     return Counts._make(spread(*pair) for pair in zip(values, axes, strict=True))

@@ -44,6 +44,11 @@ def add_pass(counts: Counts, counted: Counts) -> Counts:
     return jax.tree.map(jnp.add, counts, counted)
 
 
+def counted_if(flag: Bool[Array, ""], counted: Counts) -> Counts:
+    """Returns what was counted, or nothing."""
+    return jax.tree.map(lambda values: jnp.where(flag, values, 0), counted)
+
+
 def _by_target(by_source: Int[Array, "L D"]) -> Int[Array, " L"]:
     """Turns counts by (layer served, layers ahead) into counts by target layer."""
     shifted = [jnp.roll(by_source[:, d], d + 1) for d in range(by_source.shape[1])]

@@ -1,7 +1,10 @@
-"""A trace made dense, pass by pass: the arrays that the simulator scans over."""
+"""A trace made dense, pass by pass: the arrays that the simulator scans over.
+
+A replay takes them chunk by chunk, see `chunks`.
+"""
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Int32, Integer
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import LOGIT_ONE, NEVER, ONE, Events
@@ -13,8 +16,6 @@ LOGIT_LIMIT = 1 << 12  # logits beyond this are no router's: the fixed point wou
 
 def dense_events(trace: Trace, reads: frozenset[str] = frozenset(), lookahead: int = 1) -> Events:
     """Returns the passes of `trace` with what the policies of a strategy read, as numpy arrays.
-
-    On the host a part of a trace is a view; sliced on a device, each array compiles a program.
 
     Args:
       reads: `Strategy.reads`; what is not in it is left out.
@@ -29,11 +30,11 @@ def dense_events(trace: Trace, reads: frozenset[str] = frozenset(), lookahead: i
     arrays = {
         "tokens": np.bincount(trace.step, minlength=trace.num_passes),
         "prefill": _per_pass(trace, trace.phase == PREFILL),
-        "fresh": _fresh(trace),
+        "fresh": fresh_passes(trace),
         "valid": np.ones(trace.num_passes, bool),
         "routed": routed,
         "gate": gate,
-        "next_use": _next_use(used) if NEXT_USE in reads else None,
+        "next_use": next_use(used)[0] if NEXT_USE in reads else None,
         "upcoming": _upcoming(used, lookahead) if UPCOMING in reads else None,
         "predicted": _predicted(trace, lookahead) if PREDICTED in reads else None,
         "logits": _mean_logits(trace) if LOGITS in reads else None,
@@ -61,7 +62,7 @@ def check_recorded(trace: Trace, reads: frozenset[str], lookahead: int) -> None:
 
 def first_use(events: Events) -> Integer[np.ndarray, "L N"]:
     """Returns the event that first demands each expert, NEVER if none does."""
-    return _next_use(np.asarray(events.routed) > 0, before_start=True)
+    return next_use(np.asarray(events.routed) > 0)[1]
 
 
 def _demand(
@@ -91,7 +92,7 @@ def _gate_weights(trace: Trace, chosen: Bool[np.ndarray, "T L K"]) -> Float[np.n
     return np.broadcast_to(1.0 / count, chosen.shape)
 
 
-def _fresh(trace: Trace) -> Bool[np.ndarray, " P"]:
+def fresh_passes(trace: Trace) -> Bool[np.ndarray, " P"]:
     """Returns the passes in which some request appears for the first time."""
     _, first_row = np.unique(trace.request, return_index=True)
     fresh = np.zeros(trace.num_passes, bool)
@@ -105,18 +106,26 @@ def _per_pass(trace: Trace, rows: Bool[np.ndarray, " T"]) -> Bool[np.ndarray, " 
     return flags
 
 
-def _next_use(
-    used: Bool[np.ndarray, "P L N"], before_start: bool = False
-) -> Integer[np.ndarray, "P L N"] | Integer[np.ndarray, "L N"]:
-    """Returns, after each event, the event that next demands each expert of its layer."""
-    passes, layers, _ = used.shape
-    coming = np.full(used.shape[1:], NEVER, np.int32)
+def next_use(
+    used: Bool[np.ndarray, "P L N"],
+    first_pass: int = 0,
+    coming: Int32[np.ndarray, "L N"] | None = None,
+) -> tuple[Int32[np.ndarray, "P L N"], Int32[np.ndarray, "L N"]]:
+    """Returns the event that next demands each expert: after each event, and from the start on.
+
+    Args:
+      used: what the events demand.
+      first_pass: its number in the trace.
+      coming: the event that next demands each expert after these; None: none does.
+    """
+    passes, layers, experts = used.shape
+    coming = np.full((layers, experts), NEVER, np.int32) if coming is None else coming
     after = np.empty(used.shape, np.int32)
     layer = np.arange(layers, dtype=np.int32)[:, None]
     for step in range(passes - 1, -1, -1):
         after[step] = coming
-        coming = np.where(used[step], step * layers + layer, coming)
-    return coming if before_start else after
+        coming = np.where(used[step], (first_pass + step) * layers + layer, coming)
+    return after, coming
 
 
 def _upcoming(used: Bool[np.ndarray, "P L N"], lookahead: int) -> Bool[np.ndarray, "P L D N"]:

@@ -4,6 +4,7 @@ They are those of demand loads alone, into one pool of copies of one size, witho
 published policies compared by what they miss, which is what is searched at scale.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,11 +14,13 @@ import numpy as np
 from jaxtyping import Integer
 
 from specmd_jax.core.interned import Interned
-from specmd_jax.core.types import CacheState, Event, ModelShape, Outcome, Params
+from specmd_jax.core.types import CacheState, Event, ModelShape, Outcome
 from specmd_jax.policies.base import Eviction
 from specmd_jax.policies.eviction import EVICTIONS
 from specmd_jax.policies.miss import MISSES
 from specmd_jax.policies.strategy import Strategy
+from specmd_jax.simulator.chunks import EventChunks
+from specmd_jax.simulator.configs import SimConfig, as_array
 from specmd_jax.simulator.counts import Counts
 from specmd_kernels import CachePolicy, Implementation, SimCounts, SimOutcome, SimView, cache_sim
 
@@ -47,29 +50,45 @@ def _is(eviction: Eviction, known: Eviction) -> bool:
 
 def count_on_chip(
     strategy: Strategy,
-    params: Params,
-    capacity: Integer[np.ndarray, " C"],
-    gate: Integer[np.ndarray, "P L N"],
-    implementation: Implementation,
-) -> Counts | None:
-    """Returns what C configurations count, or None if the kernel declines them.
+    configs: Sequence[SimConfig],
+    units: Integer[np.ndarray, "L Q"],
+    events: EventChunks,
+    implementation: Implementation | None,
+) -> tuple[Counts, Counts] | None:
+    """Returns what the configurations count, and what of it in passes of prefill.
 
     Args:
       strategy: one that `fits_on_chip`.
-      params: of the eviction, each with a leading axis C.
-      capacity: in copies, at least 1.
-      gate: gate weights of a trace, above 0 where an expert is demanded.
+      units: size of one copy.
       implementation: of the kernel.
+
+    Returns:
+      Counts with a leading axis of configurations, or None if there is no kernel for them.
     """
-    if gate.size * 4 > MOST_BYTES:
+    layers, experts, _ = events.shape
+    capacity = np.asarray([config.capacity[0] for config in configs]) // units[0, 0]
+    timed = any(config.costs is not None for config in configs)
+    if implementation is None or timed or not configs or capacity.min() < 1:
         return None
-    shape = ModelShape(*gate.shape[1:], top_k=1)  # how many it chooses, no eviction asks
+    if 4 * events.num_passes * layers * experts > MOST_BYTES:
+        return None
+    params = jax.tree.map(
+        lambda *values: np.stack([as_array(value) for value in values]),
+        *[config.params.eviction for config in configs],
+    )
+    chunks = [chunk for _, chunk in events]
+    gate = np.concatenate([chunk.gate for chunk in chunks])
+    prefill = np.concatenate([chunk.prefill for chunk in chunks])
+    if prefill.any():  # which the kernel does not tell from decode
+        return None
+    shape = ModelShape(layers, experts, top_k=1)  # how many it chooses, no eviction asks
     which = Interned((strategy.eviction._replace(params=()), shape))
     try:
         counted = _count(which, implementation, params, capacity, jnp.asarray(gate, jnp.int32))
     except NotImplementedError:
         return None
-    return _as_counts(jax.tree.map(np.asarray, counted))
+    counts = _as_counts(jax.tree.map(np.asarray, counted))
+    return counts, jax.tree.map(np.zeros_like, counts)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -1,19 +1,20 @@
 """From a machine and a model to ticks: what each step of a replay takes.
 
-The times come from `roofline`; here they become whole ticks of a size for which the longest event
-still fits the simulator's 32-bit clock.
+The times come from `roofline`; here they become whole ticks of a size for which all that may happen
+between two gates still fits the simulator's 32-bit clock.
 """
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.hardware.capacity import BASE_PRECISION, Copies
 from specmd_jax.hardware.profiles import HardwareProfile
 from specmd_jax.hardware.roofline import (
+    Roof,
     attention_s,
     expert_roof,
     head_s,
@@ -26,14 +27,35 @@ from specmd_jax.simulator.timeline import Costs
 from specmd_jax.traces import Trace
 
 FINEST_TICK_S = 1e-8
-LONGEST_EVENT_TICKS = 1 << 29
+COARSEST_TICK_S = 1e-5
+MOST_TICKS = 1 << 30  # between two gates: twice as many still fit an int32
+MOST_TOKENS = 1 << 21  # of a pass: times 1023 they still fit, see `timeline`
 
 
 class Price(NamedTuple):
-    """Costs as numpy arrays, and what a tick is."""
+    """Costs, and what a tick is."""
 
     costs: Costs
     tick_s: float
+
+
+class _Kinds(NamedTuple):
+    """The passes of a trace, told apart by what their times depend on."""
+
+    tokens: list[int]
+    sequences: list[int]
+    of_pass: Int[np.ndarray, " P"]
+
+
+class _Seconds(NamedTuple):
+    """What everything takes, as `Costs`; of what depends on the pass, by kind of pass."""
+
+    attention: list[float]
+    shared: list[float]
+    head: list[float]
+    experts: list[Roof]  # by tier
+    host: Roof
+    load: np.ndarray  # [L, Q]
 
 
 def price(
@@ -54,64 +76,82 @@ def price(
     Raises:
       InputError: the sizes of the copies are unknown, or an event would take hours.
     """
-    if copies.nbytes is None:
-        raise InputError("times need the experts' sizes: give --model")
-    tokens = np.bincount(trace.step, minlength=trace.num_passes)
-    sequences = _sequences(trace)
-    precisions = [p if p != "as recorded" else BASE_PRECISION for p in copies.precisions]
-    roofs = [expert_roof(spec, hardware, precision) for precision in precisions]
-    loads = np.vectorize(lambda size: 0.0 if hardware.unified else transfer_s(hardware, size))(
-        copies.nbytes.astype(np.float64)
-    )
-    kinds = sorted(set(zip(tokens.tolist(), sequences.tolist(), strict=True)))
-    attention = {
-        kind: attention_s(spec, hardware, kind[0], _context(context, *kind), sequences=kind[1])
-        for kind in kinds
-    }
-    per_pass = [attention[kind] for kind in zip(tokens.tolist(), sequences.tolist(), strict=True)]
-    shared = {count: shared_s(spec, hardware, count) for count in set(tokens.tolist())}
-    head = {count: head_s(spec, hardware, count) for count in set(sequences.tolist())}
-    host_one = host_expert_s(spec, hardware, 1, precisions[0])
-    host_many = host_expert_s(spec, hardware, 1 << 20, precisions[0]) / 1024
-    longest = max(attention.values()) + hardware.decide_s
-    longest += trace.num_experts * (float(loads.max()) + hardware.arrive_s)
-    product = int(tokens.max()) * max(host_many, roofs[0].per_token_s * 1024)
-    tick = _tick(max(longest, product))
+    kinds = _kinds(trace)
+    if max(kinds.tokens) >= MOST_TOKENS:
+        raise InputError(
+            f"a pass of {max(kinds.tokens):,} tokens is too long to be timed: form passes of "
+            f"fewer than {MOST_TOKENS:,}"
+        )
+    taken = _seconds(kinds, hardware, spec, copies, context)
+    tick = _tick(_longest_s(trace, kinds, taken, hardware))
 
     def ticks(seconds: float | list[float] | np.ndarray) -> Array:
         return jnp.asarray(np.rint(np.asarray(seconds) / tick), jnp.int32)
 
+    def by_pass(seconds: list[float]) -> Array:
+        return jnp.asarray(np.asarray(ticks(seconds))[kinds.of_pass])
+
     costs = Costs(
-        attention=ticks(per_pass),
-        shared=ticks([shared[count] for count in tokens.tolist()]),
-        head=ticks([head[count] for count in sequences.tolist()]),
-        expert_memory=ticks([roof.floor_s for roof in roofs]),
-        expert_per_1024=ticks(roofs[0].per_token_s * 1024),
-        host_memory=ticks(host_one),
-        host_per_1024=ticks(host_many),
-        load=ticks(loads),
+        attention=by_pass(taken.attention),
+        shared=by_pass(taken.shared),
+        head=by_pass(taken.head),
+        expert_memory=ticks([roof.floor_s for roof in taken.experts]),
+        expert_per_1024=ticks(taken.experts[0].per_token_s * 1024),
+        host_memory=ticks(taken.host.floor_s),
+        host_per_1024=ticks(taken.host.per_token_s * 1024),
+        load=ticks(taken.load),
         overlap=jnp.asarray(overlap),
         arrive=ticks(hardware.arrive_s),
-        decide=ticks([hardware.decide_s] * trace.num_passes),
+        decide=by_pass([hardware.decide_s] * len(kinds.tokens)),
     )
     return Price(costs, tick)
 
 
-def _sequences(trace: Trace) -> np.ndarray:
-    """Returns how many requests take part in each pass."""
-    pairs = np.unique(np.stack([trace.step, trace.request]), axis=1)
-    return np.bincount(pairs[0], minlength=trace.num_passes)
+def _kinds(trace: Trace) -> _Kinds:
+    tokens = np.bincount(trace.step, minlength=trace.num_passes)
+    requests = trace.request.astype(np.int64) - int(trace.request.min())
+    seen = np.unique((trace.step.astype(np.int64) << 32) + requests)
+    sequences = np.bincount(seen >> 32, minlength=trace.num_passes)
+    kinds, of_pass = np.unique((tokens << 32) + sequences, return_inverse=True)
+    return _Kinds((kinds >> 32).tolist(), (kinds & 0xFFFFFFFF).tolist(), of_pass.astype(np.int32))
 
 
-def _context(context: int, tokens: int, sequences: int) -> int:
-    return context + -(-tokens // sequences)
+def _seconds(
+    kinds: _Kinds, hardware: HardwareProfile, spec: ModelSpec, copies: Copies, context: int
+) -> _Seconds:
+    if copies.nbytes is None:
+        raise InputError("times need the experts' sizes: give --model")
+    precisions = [p if p != "as recorded" else BASE_PRECISION for p in copies.precisions]
+    pairs = list(zip(kinds.tokens, kinds.sequences, strict=True))
+    host_many = host_expert_s(spec, hardware, 1 << 20, precisions[0]) / 1024
+    return _Seconds(
+        [
+            attention_s(spec, hardware, tokens, context + -(-tokens // many), sequences=many)
+            for tokens, many in pairs
+        ],
+        [shared_s(spec, hardware, tokens) for tokens in kinds.tokens],
+        [head_s(spec, hardware, many) for many in kinds.sequences],
+        [expert_roof(spec, hardware, precision) for precision in precisions],
+        Roof(host_expert_s(spec, hardware, 1, precisions[0]), host_many / 1024),
+        np.vectorize(lambda size: transfer_s(hardware, size))(copies.nbytes.astype(np.float64)),
+    )
+
+
+def _longest_s(trace: Trace, kinds: _Kinds, taken: _Seconds, hardware: HardwareProfile) -> float:
+    """Returns a bound on what lies between two gates, whatever is loaded, computed and queued."""
+    routed = max(kinds.tokens) * trace.shape.top_k
+    floors = [*(roof.floor_s for roof in taken.experts), taken.host.floor_s]
+    each = float(taken.load.max()) + hardware.arrive_s + sum(floors)
+    by_token = taken.experts[0].per_token_s + taken.host.per_token_s
+    longest = 2 * max(taken.attention) + max(taken.shared) + max(taken.head) + hardware.decide_s
+    return longest + (trace.num_experts + 2) * each + routed * by_token
 
 
 def _tick(longest_s: float) -> float:
     tick = FINEST_TICK_S
-    while longest_s / tick >= LONGEST_EVENT_TICKS:
+    while longest_s / tick >= MOST_TICKS:
         tick *= 10
-    if tick > 1e-5:
+    if tick > COARSEST_TICK_S:
         raise InputError(
             f"one layer would take {longest_s:.0f} s on this link: check --link and the model"
         )

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from specmd_jax.core.arrays import total
+from specmd_jax.core.arrays import two_word_total
 from specmd_jax.core.types import Event, Events, ModelShape
 from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.simulator.cache import CacheConfig
-from specmd_jax.simulator.counts import add_pass
+from specmd_jax.simulator.counts import add_pass, counted_if
 from specmd_jax.simulator.state import SimState
 from specmd_jax.simulator.step import PassTimes, begin_pass, serve_event
 from specmd_jax.simulator.timeline import Costs, PassCosts
@@ -29,7 +29,7 @@ def scan_trace(
     costs: Costs | None,
     state: SimState,
     events: Events,
-) -> tuple[SimState, PassTimes]:
+) -> tuple[SimState, PassTimes | None]:
     """Serves every event of `events` in order; pure, jittable, vmappable.
 
     Args:
@@ -37,6 +37,9 @@ def scan_trace(
       units: size of one copy, by layer and tier.
       costs: None: an infinitely fast link and no time. Their arrays over passes may have one entry
         more than `events`, for the pass that follows.
+
+    Returns:
+      The state after the last pass, and the times of each in two words, see `arrays.joined`.
     """
     setting = CacheConfig(strategy, shape, params, capacity, units)
     num_passes = events.tokens.shape[0]
@@ -55,7 +58,7 @@ def _serve_pass(
     costs: Costs | None,
     state: SimState,
     one: tuple[Int[Array, ""], Events, PassCosts | None],
-) -> tuple[SimState, PassTimes]:
+) -> tuple[SimState, PassTimes | None]:
     step, events, pass_costs = one
     state = begin_pass(state)
     whole, by_layer = _split(events)
@@ -68,8 +71,11 @@ def _serve_pass(
         return state, (service.counts, service.times)
 
     state, (counted, times) = jax.lax.scan(one_layer, state, (layers, by_layer))
-    counts = add_pass(state.counts, counted)
-    return state._replace(counts=counts), PassTimes(total(times.ticks), total(times.stall))
+    state = state._replace(
+        counts=add_pass(state.counts, counted),
+        prefill=add_pass(state.prefill, counted_if(events.prefill, counted)),
+    )
+    return state, jax.tree.map(two_word_total, times)
 
 
 def _split(events: Events) -> tuple[Events, Events]:

@@ -24,6 +24,7 @@ class SimState(NamedTuple):
     routing: State
     link: LinkState
     counts: Counts
+    prefill: Counts  # of these, in passes of prefill
     next_step: Int[Array, ""]
     guard: State = ()
 
@@ -54,6 +55,7 @@ def begin(
         strategy.prefetch.init(params.prefetch, shape),
         strategy.routing.init(params.routing, shape),
         idle_link(),
+        no_counts(units),
         no_counts(units),
         jnp.int32(0),
         prefetch_guard.init(shape, strategy.lookahead) if strategy.guard else (),

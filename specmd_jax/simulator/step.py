@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from specmd_jax.core.arrays import row
@@ -30,8 +31,10 @@ from specmd_jax.simulator.timeline import (
 
 
 class PassTimes(NamedTuple):
-    ticks: Int[Array, "*B P"]
-    stall: Int[Array, "*B P"]
+    """What passes take, in ticks; or one layer of one pass."""
+
+    ticks: Int[Array | np.ndarray, "..."]
+    stall: Int[Array | np.ndarray, "..."]  # of these, waiting for the link
 
 
 class Service(NamedTuple):
@@ -41,7 +44,7 @@ class Service(NamedTuple):
     served: DemandResult
     arrivals: tuple[PrefetchResult, ...]  # of each prefetch target, nearest first
     counts: Counts
-    times: PassTimes  # of this layer
+    times: PassTimes | None  # of this layer
 
 
 def begin_pass(state: SimState) -> SimState:
@@ -78,7 +81,7 @@ def serve_event(
     cache, eviction_state, served = demand(setting, state.cache, eviction_state, event, flight)
     prefetch_state = strategy.prefetch.observe(params.prefetch, state.prefetch, event)
 
-    window, time, times = None, None, PassTimes(jnp.int32(0), jnp.int32(0))
+    window, time, times = None, None, None
     if costs is not None:
         assert pass_costs is not None
         time = serve_time(strategy, costs, pass_costs.decide, link, event, served)

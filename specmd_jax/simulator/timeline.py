@@ -1,7 +1,8 @@
 """The paper's three loops as a pure function of time: main, prefetch, watchdog (SpecMD, Figure 2).
 
 All times are whole ticks relative to the gate of the event being served, so that nothing drifts
-and two programs agree to the last tick. docs/semantics.md, section 8.
+and two programs agree to the last tick. Those of one event fit an int32, see `pricing`; sums of
+several need not. docs/semantics.md, section 8.
 """
 
 from typing import NamedTuple
@@ -128,7 +129,7 @@ def _overlapped_end(
 
 def _device_ticks(costs: Costs, event: Event, served: DemandResult) -> Int[Array, " N"]:
     tokens = jnp.where(served.plan.stand_in, 1, event.routed)
-    arithmetic = (tokens * costs.expert_per_1024) >> 10
+    arithmetic = _for_tokens(tokens, costs.expert_per_1024)
     memory = costs.expert_memory[jnp.maximum(served.tier, 0)]
     ticks = jnp.maximum(memory, arithmetic)
     if costs.arrive is not None:
@@ -137,9 +138,14 @@ def _device_ticks(costs: Costs, event: Event, served: DemandResult) -> Int[Array
 
 
 def _host_ticks(costs: Costs, event: Event, served: DemandResult) -> Int[Array, " N"]:
-    arithmetic = (event.routed * costs.host_per_1024) >> 10
+    arithmetic = _for_tokens(event.routed, costs.host_per_1024)
     ticks = jnp.maximum(costs.host_memory, arithmetic)
     return jnp.where(served.plan.on_host, ticks, 0)
+
+
+def _for_tokens(tokens: Int[Array, " N"], per_1024: Int[Array, ""]) -> Int[Array, " N"]:
+    """Returns (tokens * per_1024) >> 10, whose product int32 does not hold."""
+    return tokens * (per_1024 >> 10) + ((tokens * (per_1024 & 1023)) >> 10)
 
 
 def next_gate(

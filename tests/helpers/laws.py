@@ -157,15 +157,27 @@ def never_above_capacity(run: Run) -> None:
 
 
 def demand_stays(run: Run) -> None:
-    """With forced admission an event that fits is resident after it: nothing pinned left."""
-    if run.strategy.admission != "forced":
-        return
+    """What an event found is still there after it; and with it all it asked for, if there is room.
+
+    With forced admission there is room if the demand alone fits, for all else may leave. With
+    bypass a load may be declined, but only if otherwise something must leave: the pool is full.
+    """
     demanded, there = run.seen.demanded, run.seen.tier >= 0
     assert (demanded.any(2).sum(1) <= 1).all(), "this law needs passes of one layer"
-    wanted = demanded.sum(2) * run.units[:, 0]  # [P, L]
-    pool = np.broadcast_to(run.capacity, (len(run.slots), SHAPE.num_layers))
-    fits = wanted <= pool[:, None]
-    assert (there | ~demanded | ~fits[..., None]).all()
+    before = np.concatenate([np.zeros_like(there[:, :1]), there[:, :-1]], axis=1)
+    assert (there | ~(demanded & before)).all()
+    missing = demanded & ~there  # [C, P, L, N]
+    size = run.units[:, 0]
+    capacity = np.broadcast_to(run.capacity, (len(run.slots), SHAPE.num_layers))[:, None]
+    if run.strategy.admission == "forced":
+        fits = demanded.sum(2) * size <= capacity  # [C, P, L]
+    else:
+        taken = np.broadcast_to(run.seen.occupied, there.shape[:3])
+        was_taken = np.concatenate([np.zeros_like(taken[:, :1]), taken[:, :-1]], axis=1)
+        fits = was_taken + (demanded & ~before).sum(3) * size <= capacity
+        full = taken + run.units.max() > capacity  # the last that left had to
+        assert (full | ~missing.any(3)).all()
+    assert not (missing & fits[..., None]).any()
 
 
 def nothing_fits_in_nothing(run: Run) -> None:

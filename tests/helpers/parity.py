@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from specmd_jax.core.types import NEVER, Events, ModelShape
+from specmd_jax.core.arrays import joined
+from specmd_jax.core.types import Events, ModelShape
 from specmd_jax.policies.base import Eviction, Miss, MissPlan, Prefetch, Routing
 from specmd_jax.policies.base import reads as ALL_READS
 from specmd_jax.policies.eviction import EVICTIONS
@@ -20,7 +21,7 @@ from specmd_jax.policies.miss import MISSES
 from specmd_jax.policies.prefetch import PREFETCHES
 from specmd_jax.policies.routing import ROUTINGS
 from specmd_jax.policies.strategy import Strategy, StrategyParams
-from specmd_jax.simulator.events import _next_use, _upcoming
+from specmd_jax.simulator.events import _upcoming, next_use
 from specmd_jax.simulator.scan import scan_trace
 from specmd_jax.simulator.state import begin
 from specmd_jax.simulator.timeline import Costs
@@ -188,15 +189,16 @@ def simulated(program: Program, case: oracle.Case, config: oracle.Config) -> dic
         as_int(config.capacity),
         as_int(config.units),
         costs,
-        as_int(_next_use(used, before_start=True)),
+        as_int(next_use(used)[1]),
         np.asarray(resident, bool),
         _events(program.shape, case, used),
     )
     assert not state.cache.broken
     counts = {name: np.asarray(value).tolist() for name, value in state.counts._asdict().items()}
     if program.timed:
-        counts["ticks"] = np.asarray(times.ticks).tolist()
-        counts["stall"] = np.asarray(times.stall).tolist()
+        assert times is not None
+        counts["ticks"] = joined(np.asarray(times.ticks)).tolist()
+        counts["stall"] = joined(np.asarray(times.stall)).tolist()
     counts["residents"] = int(np.sum(np.asarray(state.cache.tier) >= 0))
     return counts
 
@@ -238,7 +240,7 @@ def _events(shape: Shape, case: oracle.Case, used: np.ndarray) -> Events:
         valid=jnp.ones(len(case.tokens), bool),
         routed=ints(case.routed),
         gate=ints(case.gate),
-        next_use=ints(np.minimum(_next_use(used), NEVER)),
+        next_use=ints(next_use(used)[0]),
         upcoming=jnp.asarray(_upcoming(used, shape.lookahead)),
         predicted=ints(predicted[:, :, : shape.lookahead]),
         logits=ints(router if case.logits is None else case.logits),

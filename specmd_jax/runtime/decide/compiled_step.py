@@ -20,7 +20,7 @@ from specmd_jax.policies.prefetch_guard import Outlook
 from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.runtime.decide.tree_row import TreeLayout
 from specmd_jax.simulator.cache import CacheConfig, DemandResult
-from specmd_jax.simulator.counts import Counts
+from specmd_jax.simulator.counts import Counts, counted_if
 from specmd_jax.simulator.prefetching import ObservedStarts
 from specmd_jax.simulator.state import SimState
 from specmd_jax.simulator.step import Service, begin_pass, serve_event, serve_hits
@@ -161,7 +161,7 @@ def count_hits_now(
         number, _, state = carried
         event = jax.tree.map(lambda values: values[number], asked.events)
         after, counts, wanted = serve_hits(setting, _begun(state, event), event, names=names)
-        after = after._replace(counts=_add(after.counts, counts, event.layer))
+        after = _counted(after, counts, event)
         if not names:
             return number + 1, jnp.bool_(True), after
         kept = jax.tree.map(partial(jnp.where, wanted), state, after)
@@ -182,12 +182,20 @@ def _step(
     state = _begun(state, event)._replace(link=LinkState(flight, busy))
     told = ObservedStarts(jnp.asarray(asked.starts), asked.outlook)
     state, service = serve_event(setting, None, None, state, event, told)
-    return state._replace(counts=_add(state.counts, service.counts, event.layer)), service
+    return _counted(state, service.counts, event), service
 
 
 def _begun(state: SimState, event: Event) -> SimState:
     """Returns the state at a gate: the first one begins a pass."""
     return jax.tree.map(partial(jnp.where, event.layer == 0), begin_pass(state), state)
+
+
+def _counted(state: SimState, one: Counts, event: Event) -> SimState:
+    """Returns the state with an event counted, in all and in its phase."""
+    return state._replace(
+        counts=_add(state.counts, one, event.layer),
+        prefill=_add(state.prefill, counted_if(event.prefill, one), event.layer),
+    )
 
 
 def _add(counts: Counts, one: Counts, layer: Int[Array, ""]) -> Counts:

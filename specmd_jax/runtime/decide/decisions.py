@@ -138,10 +138,11 @@ class Decisions:
         return layer % self._shape.num_layers, int(experts[0])
 
     @property
-    def counts(self) -> Counts:
-        """All that was counted, as numpy arrays."""
+    def counts(self) -> tuple[Counts, Counts]:
+        """All that was counted, and what of it in passes of prefill, as numpy arrays."""
         self._tell_full_cache()
-        return self._state.counts
+        state = self._state
+        return state.counts, state.prefill
 
     @property
     def broken(self) -> bool:

@@ -1,0 +1,60 @@
+"""The configurations of a batch as one: what they share stays one array, the rest is stacked."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Integer
+
+from specmd_jax.policies.strategy import StrategyParams
+from specmd_jax.simulator.timeline import Costs
+
+
+class SimConfig(NamedTuple):
+    """One configuration of a strategy."""
+
+    params: StrategyParams
+    capacity: Integer[np.ndarray, " W"]  # units of each pool
+    costs: Costs | None = None
+
+
+def stack(configs: Sequence[SimConfig]) -> tuple[SimConfig, SimConfig]:
+    """Returns the configurations as one, batched only where they differ, and its vmap axes."""
+    leaves = [jax.tree.leaves(config) for config in configs]
+    structure = jax.tree.structure(configs[0])
+    batched, axes = [], []
+    for values in zip(*leaves, strict=True):
+        arrays = [as_array(value) for value in values]
+        same = all(np.array_equal(arrays[0], other) for other in arrays[1:])
+        batched.append(jnp.asarray(arrays[0] if same else np.stack(arrays)))
+        axes.append(None if same else 0)
+    # The capacity is always batched, so that a batch of one is a batch too.
+    batch = jax.tree.unflatten(structure, batched)._replace(
+        capacity=jnp.asarray(np.stack([config.capacity for config in configs]), jnp.int32)
+    )
+    return batch, jax.tree.unflatten(structure, axes)._replace(capacity=0)
+
+
+def as_array(value: Any) -> np.ndarray:
+    """Returns a number or an array in the 32 bits that the simulator computes in."""
+    array = np.asarray(value)
+    if array.dtype == np.float64:
+        return array.astype(np.float32)
+    return array.astype(np.int32) if array.dtype == np.int64 else array
+
+
+def with_costs(batch: SimConfig, axes: SimConfig, start: int, length: int) -> SimConfig:
+    """Returns `batch` with the costs of `length` passes from `start`, and of the next one."""
+    if batch.costs is None:
+        return batch
+
+    def part(name: str) -> jax.Array:
+        values, axis = getattr(batch.costs, name), getattr(axes.costs, name)
+        index = np.minimum(np.arange(start, start + length + 1), values.shape[-1] - 1)
+        return values[index] if axis is None else values[:, index]
+
+    names = ["attention", "shared", "head", *(["decide"] if batch.costs.decide is not None else [])]
+    by_pass = {name: part(name) for name in names}
+    return batch._replace(costs=batch.costs._replace(**by_pass))
