@@ -34,7 +34,14 @@ _MESSAGE = re.compile(r"Expected (?P<types>`[^`]+`)(?P<bound>[^,]*)(, got `\w+`)
 _SIGNS = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}
 
 
-def read_record(record: Mapping[str, Any], schema: type[T], where: str, advice: str) -> T:
+def read_record(
+    record: Mapping[str, Any],
+    schema: type[T],
+    where: str,
+    advice: str,
+    *,
+    check_spelling: bool = True,
+) -> T:
     """Returns a record as its schema has it.
 
     Args:
@@ -42,11 +49,13 @@ def read_record(record: Mapping[str, Any], schema: type[T], where: str, advice: 
       schema: of what it must be.
       where: it is from, as a message begins.
       advice: what the message says to do.
+      check_spelling: whether an unknown key like one that is missing is refused.
 
     Raises:
       InputError: a field is missing, of another type or out of bounds, or a key is misspelt.
     """
-    _check_spelling(record, schema, where)
+    if check_spelling:
+        _check_spelling(record, schema, where)
     try:
         return msgspec.convert(record, schema)
     except msgspec.ValidationError as error:

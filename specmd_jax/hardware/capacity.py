@@ -231,7 +231,7 @@ def free_device_bytes(
     Raises:
       InputError: nothing is left.
     """
-    fixed = spec.non_expert_bytes(BASE_PRECISION) + spec.cache_bytes(context)
+    fixed = spec.non_expert_bytes() + spec.cache_bytes(context)
     free = int(hardware.device_memory_bytes * (1 - reserve)) - fixed
     if free <= 0:
         raise InputError(

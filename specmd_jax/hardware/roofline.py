@@ -2,7 +2,8 @@
 
 A layer here is a MoE layer. What the model does elsewhere, attention of dense layers and their
 feed-forward blocks, is spread evenly over the MoE layers, so that the sum over them is a whole
-forward pass but for `head_s`. Everything that is not a routed expert is held in bf16.
+forward pass but for `head_s`. Attention, shared experts and dense blocks are read in the spec's
+`non_expert_precision`, router, norms and head in bf16; all is multiplied at the bf16 peak.
 
 Where the profile fixes `layer_s`, that is the time of the whole layer: `attention_s` returns it
 and the other device times are 0. Transfers and experts on the host keep their own.
@@ -35,7 +36,7 @@ def attention_s(
     """Returns the seconds of attention, router and norms for each MoE layer.
 
     dispatch + max(FLOPs / peak, bytes / HBM), where FLOPs = 2 x weights x tokens + scores, and
-    bytes = 2 x weights + the cache of `context` tokens of every sequence.
+    bytes = those of the weights + the cache of `context` tokens of every sequence.
 
     Args:
       tokens: computed by the pass, over all its sequences.
@@ -52,11 +53,13 @@ def attention_s(
         )
     if hw.layer_s is not None:
         return hw.layer_s
-    weights = spec.attention_params + spec.norm_params + spec.router_params
+    plain = spec.norm_params + spec.router_params
+    weights = spec.attention_params + plain
     mean_seen = context - (tokens / sequences - 1) / 2  # the first new token sees the least
     scores = sum(mixer.score_flops(mean_seen) for mixer in spec.layer_mixers)
     flops = tokens * (_FLOPS_PER_WEIGHT * weights + scores)
-    nbytes = _VALUE_BYTES * weights + sequences * spec.cache_bytes(context)
+    nbytes = spec.projection_bytes(spec.attention_params) + _VALUE_BYTES * plain
+    nbytes += sequences * spec.cache_bytes(context)
     pass_s = max(flops / hw.peak_flops_per_s, nbytes / hw.hbm_bytes_per_s)
     return hw.dispatch_s + pass_s / spec.num_moe_layers
 
@@ -64,12 +67,14 @@ def attention_s(
 def shared_s(spec: ModelSpec, hw: HardwareProfile, tokens: int) -> float:
     """Returns the seconds of shared experts and dense feed-forward blocks for each MoE layer.
 
-    max(2 x weights x tokens / peak, 2 x weights / HBM).
+    max(2 x weights x tokens / peak, their bytes / HBM).
     """
     if hw.layer_s is not None:
         return 0.0
     weights = spec.shared_params + spec.dense_params
-    return _device_roof(weights, _VALUE_BYTES * weights, hw).at(tokens) / spec.num_moe_layers
+    return (
+        _device_roof(weights, spec.projection_bytes(weights), hw).at(tokens) / spec.num_moe_layers
+    )
 
 
 def head_s(spec: ModelSpec, hw: HardwareProfile, tokens: int) -> float:

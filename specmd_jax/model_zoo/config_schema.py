@@ -47,7 +47,6 @@ class ConfigRecord(Struct):
     """What is read of a config.json's language model; every family writes some of it."""
 
     model_type: str | None = None
-    _name_or_path: str | None = None
     # the decoder
     num_hidden_layers: Layers | None = None
     n_layers: Layers | None = None
@@ -75,6 +74,7 @@ class ConfigRecord(Struct):
     ffn_hidden_size: Widths = None
     intermediate_size: MaybeWidths = None
     intermediate_size_mlp: Width | None = None
+    dense_intermediate_size: Width | None = None
     n_shared_experts: Counts = None
     num_shared_experts: Counts = None
     num_shared_expert: Counts = None
@@ -119,10 +119,12 @@ class ConfigRecord(Struct):
     q_lora_rank: MaybeWidth | None = None
     o_lora_rank: MaybeWidth | None = None
     o_groups: Width | None = None
+    num_sliding_attention_heads: Width | None = None
     qk_nope_head_dim: Width | None = None
-    qk_rope_head_dim: Width | None = None
+    qk_rope_head_dim: MaybeWidth | None = None
     v_head_dim: Width | None = None
     compress_ratios: Annotated[list[MaybeWidth], Meta(max_length=MAX_LAYERS)] | None = None
+    compress_rates: dict[str, MaybeWidth] | None = None
     # which layer mixes tokens how
     layer_types: Names | None = None
     layers_block_type: Names | None = None
@@ -135,12 +137,17 @@ class ConfigRecord(Struct):
     sliding_window: MaybeWidth | None = None
     sliding_window_size: MaybeWidth | None = None
     sliding_window_pattern: Layer | None = None
+    global_attn_every_n_layers: Layer | None = None
+    index_n_heads: Width | None = None
     linear_attn_config: KimiDelta | None = None
     linear_num_key_heads: Width | None = None
     linear_num_value_heads: Width | None = None
     linear_key_head_dim: Width | None = None
     linear_value_head_dim: Width | None = None
     linear_conv_kernel_dim: MaybeWidth | None = None
+    linear_num_heads: Width | None = None
+    linear_head_dim: Width | None = None
+    conv_L_cache: MaybeWidth | None = None
     mamba_expand: Width | None = None
     mamba_n_heads: Width | None = None
     mamba_num_heads: Width | None = None
@@ -164,10 +171,10 @@ _SIZES = re.compile(
 # ... unless it is about how something is computed, what was trained, or what is left out anyway.
 _NO_SIZES = re.compile(
     r"_coef$|_eps$|_epsilon$|dropout|_bias$|(^|_)bias_|token|loss|scal|rope|rotary|norm|(^|_)init"
-    r"|max_|nextn|mtp|vision|audio|image|video|speech|prob|cache|_act$|activation|softcap|clip"
+    r"|max_|kernels?$|chunk|overlap|strategy|_fn$|^index_|^unpadded|beta|tuning|fp32|keep|nextn|mtp|vision|audio|image|video|speech|prob|cache|_act$|activation|softcap|clip"
     r"|dtype|router|routing|scoring|_method$|jitter|limit|multiplier|alpha|theta|sink|_hash_"
     r"|^(n_group|topk_group|num_expert_group|num_expert_groups|use_\w*(layernorm|norm|sliding\w*)"
-    r"|attention_chunk_size|moe_permute_fusion|moe_group|parallel|pretraining_tp|moe_renormalize"
+    r"|qk_head_dim|block_size|mamba_dt_rank|moe_permute_fusion|moe_group|parallel|pretraining_tp|moe_renormalize"
     r"|use_grouped_topk|attn_implementation|_attn_implementation|enable_moe_block|num_hash_layers"
     r"|id2label|label2id|problem_type|num_labels|architectures|auto_map|torch_dtype|expert_dtype"
     r"|quantization_config|text_config|is_encoder_decoder|cross_attention_hidden_size"

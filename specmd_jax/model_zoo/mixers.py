@@ -38,17 +38,24 @@ class GroupedQuery:
     window: int | None = None  # tokens looked back; None looks at all
     output_gate: bool = False  # a gate as wide as the queries, projected beside them
     key_is_value: bool = False  # one projection makes both
+    value_head_dim: int | None = None  # None: as wide as keys
 
     def num_params(self, hidden_size: int) -> int:
-        query_and_out = (3 if self.output_gate else 2) * self.num_heads
-        key_and_value = (1 if self.key_is_value else 2) * self.num_key_value_heads
-        return hidden_size * self.head_dim * (query_and_out + key_and_value)
+        query = (2 if self.output_gate else 1) * self.num_heads * self.head_dim
+        value = 0 if self.key_is_value else self.num_key_value_heads * self._value_dim
+        key, out = self.num_key_value_heads * self.head_dim, self.num_heads * self._value_dim
+        return hidden_size * (query + key + value + out)
 
     def cache_values(self, context: int) -> int:
-        return 2 * self.num_key_value_heads * self.head_dim * int(self._seen(context))
+        pair = self.head_dim + self._value_dim
+        return self.num_key_value_heads * pair * int(self._seen(context))
 
     def score_flops(self, context: float | int) -> float | int:
-        return 4 * self.num_heads * self.head_dim * self._seen(context)
+        return 2 * self.num_heads * (self.head_dim + self._value_dim) * self._seen(context)
+
+    @property
+    def _value_dim(self) -> int:
+        return self.head_dim if self.value_head_dim is None else self.value_head_dim
 
     def _seen(self, context: float | int) -> float | int:
         return context if self.window is None else min(context, self.window)
@@ -86,6 +93,105 @@ class Latent:
         # Keys and values expanded from the latent, as prefill does.
         per_head = self.qk_nope_head_dim + self.qk_rope_head_dim + self.v_head_dim
         return 2 * self.num_heads * per_head * context
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """Attention of few keys that are values too, its queries and its output of low rank.
+
+    DeepSeek-V4's: the output's heads are projected in groups, and one key is kept for every
+    `ratio` tokens. What compresses them, and what selects among them, is left out: 3 % of it.
+    """
+
+    num_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    q_lora_rank: int
+    o_lora_rank: int = 0  # 0 projects the output directly
+    o_groups: int = 1
+    ratio: int = 1
+    key_is_value: bool = True
+
+    def num_params(self, hidden_size: int) -> int:
+        width = self.num_heads * self.head_dim
+        query = self.q_lora_rank * (hidden_size + width)
+        if self.o_lora_rank:
+            out = self.o_lora_rank * (width + self.o_groups * hidden_size)
+        else:
+            out = width * hidden_size
+        return query + self._key_dim * hidden_size + out
+
+    def cache_values(self, context: int) -> int:
+        return self._key_dim * -(-context // self.ratio)
+
+    def score_flops(self, context: float | int) -> float | int:
+        return 4 * self.num_heads * self.head_dim * context / self.ratio
+
+    @property
+    def _key_dim(self) -> int:
+        return (1 if self.key_is_value else 2) * self.num_key_value_heads * self.head_dim
+
+
+@dataclass(frozen=True)
+class StateSpace:
+    """Mamba-2's mixer: a state of fixed size for each head, no KV cache.
+
+    Source: arXiv 2405.21060, and the layout of its checkpoints.
+    """
+
+    num_heads: int
+    head_dim: int
+    state_dim: int
+    num_groups: int = 1  # of heads that share what writes and reads the state
+    conv_kernel: int = 4
+
+    def num_params(self, hidden_size: int) -> int:
+        inner = self.num_heads * self.head_dim
+        gate_input_and_step = hidden_size * (inner + self._convolved + self.num_heads)
+        return gate_input_and_step + self.conv_kernel * self._convolved + inner * hidden_size
+
+    def cache_values(self, context: int) -> int:
+        del context  # the state does not grow
+        state = self.num_heads * self.head_dim * self.state_dim
+        return state + self.conv_kernel * self._convolved
+
+    def score_flops(self, context: float | int) -> float | int:
+        del context
+        return 3 * 2 * self.num_heads * self.head_dim * self.state_dim  # decay, write, read
+
+    @property
+    def _convolved(self) -> int:
+        return self.num_heads * self.head_dim + 2 * self.num_groups * self.state_dim
+
+
+@dataclass(frozen=True)
+class ShortConv:
+    """LFM2's gated short convolution: three projections in, one out, a few tokens remembered."""
+
+    kernel: int = 3
+
+    def num_params(self, hidden_size: int) -> int:
+        return (4 * hidden_size + self.kernel) * hidden_size
+
+    def cache_values(self, context: int) -> int:
+        return 0 * context  # some tokens' inputs, which have no size here: a thousandth of weights
+
+    def score_flops(self, context: float | int) -> float | int:
+        return 0 * context
+
+
+@dataclass(frozen=True)
+class NoMixer:
+    """A layer of a feed-forward block alone (Nemotron-H)."""
+
+    def num_params(self, hidden_size: int) -> int:
+        return 0 * hidden_size
+
+    def cache_values(self, context: int) -> int:
+        return 0 * context
+
+    def score_flops(self, context: float | int) -> float | int:
+        return 0 * context
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from specmd_jax.core.types import ModelShape
 from specmd_jax.model_zoo.mixers import Mixer
 from specmd_jax.model_zoo.precision import weight_bytes
 
+MAX_PARAMS = 10**15  # so that its bytes, and sums of them, are exact in 64 bits
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -32,6 +34,10 @@ class ModelSpec:
     gated: bool = True  # SwiGLU and its kin: three matrices; else two
     expert_bias: bool = False
     source: str = ""
+    bare_layers: tuple[int, ...] = ()  # decoder layers of a mixer alone, ascending (Nemotron-H)
+    expert_precision: str = "bf16"  # in which the checkpoint stores its routed experts
+    non_expert_precision: str = "bf16"  # of the other projections: attention, shared and dense
+    notes: tuple[str, ...] = ()  # what is priced roughly, or was not understood
 
     def __post_init__(self) -> None:
         if not 1 <= self.top_k <= self.num_experts:
@@ -43,10 +49,15 @@ class ModelSpec:
             raise InputError(f"{self.name}: a MoE model needs a mixer and a layer with experts")
         if self.dense_layers and not self.dense_intermediate_size:
             raise InputError(f"{self.name}: give the intermediate size of the dense layers")
+        if self.total_params > MAX_PARAMS:
+            raise InputError(
+                f"{self.name}: {self.total_params:.3g} parameters are more than any model has: "
+                "check its sizes"
+            )
 
     @property
     def num_moe_layers(self) -> int:
-        return self.num_hidden_layers - len(self.dense_layers)
+        return self.num_hidden_layers - len(self.dense_layers) - len(self.bare_layers)
 
     @property
     def shape(self) -> ModelShape:
@@ -100,6 +111,11 @@ class ModelSpec:
         return layers + self.shared_params + self.dense_params + embeddings
 
     @property
+    def projection_params(self) -> int:
+        """What a quantiser may store in fewer bits, routed experts apart."""
+        return self.attention_params + self.shared_params + self.dense_params
+
+    @property
     def total_params(self) -> int:
         return self.non_expert_params + self.routed_params
 
@@ -128,9 +144,18 @@ class ModelSpec:
         one = self.expert_bytes(precision, with_scales=with_scales)
         return self.num_moe_layers * self.num_experts * one
 
-    def non_expert_bytes(self, precision: str = "bf16") -> int:
-        """Returns the bytes that are resident before the first expert is cached."""
-        return weight_bytes(self.non_expert_params, precision)
+    def non_expert_bytes(self) -> int:
+        """Returns the bytes that are resident before the first expert is cached.
+
+        Projections are held in `non_expert_precision`; quantisers leave embeddings, head, router
+        and norms in 16 bits.
+        """
+        rest = self.non_expert_params - self.projection_params
+        return self.projection_bytes(self.projection_params) + weight_bytes(rest, "bf16")
+
+    def projection_bytes(self, num_weights: int) -> int:
+        """Returns the bytes of so many weights of attention, shared experts or dense blocks."""
+        return weight_bytes(num_weights, self.non_expert_precision)
 
     def cache_bytes(self, context: int, precision: str = "bf16") -> int:
         """Returns the bytes that one sequence of `context` tokens keeps (its KV cache)."""

@@ -337,10 +337,25 @@ def without(config: dict, key: str) -> dict:
         (without(MIXTRAL, "hidden_size"), "lacks hidden_size or d_model"),
         (without(GPT_OSS, "sliding_window"), "lacks sliding_window"),
         (without(DEEPSEEK_V3, "v_head_dim"), "lacks v_head_dim"),
-        (MIXTRAL | {"num_hidden_layers": "32"}, "num_hidden_layers must be a count, got '32'"),
-        (MIXTRAL | {"num_attention_heads": 0}, "num_attention_heads must be a count, got 0"),
-        (MIXTRAL | {"mamba_d_state": 16}, "has mamba_d_state"),
-        (MIXTRAL | {"layer_types": ["conv"] * 32}, "layer type 'conv' is not supported"),
+        (without(MIXTRAL, "vocab_size") | {"vocab_sizes": 1}, "is vocab_sizes a slip of it"),
+        (MIXTRAL | {"num_hidden_layers": 10**9}, "at most 4,096, got 1000000000"),
+        (MIXTRAL | {"num_hidden_layers": 10**400}, "at most 4,096, got 1000"),
+        (MIXTRAL | {"hidden_size": True}, "hidden_size must be a whole number, got true"),
+        (MIXTRAL | {"head_dim": 0}, "head_dim must be a whole number of at least 1, got 0"),
+        (MIXTRAL | {"num_attention_heads": 8192}, "8192 heads are more than the hidden size"),
+        (MIXTRAL | {"mlp_only_layers": 0}, "mlp_only_layers must be a list, got 0"),
+        (MIXTRAL | {"mlp_only_layers": ["0"]}, r"mlp_only_layers\[0\] must be a whole number"),
+        (MIXTRAL | {"moe_layers_enum": "3,x"}, "layers between commas, got '3,x'"),
+        (MIXTRAL | {"moe_layers": [32]}, "layer 32 has experts, of 32 layers"),
+        (MIXTRAL | {"moe_topk": [2] * 31 + [3], "num_experts_per_tok": None}, "differs among"),
+        (MIXTRAL | {"hidden_size": 1 << 22, "intermediate_size": 1 << 22}, "more than any model"),
+        (MIXTRAL | {"quantization_config": {"bits": "4"}}, "bits must be a whole number"),
+        (MIXTRAL | {"d_ff": 8}, "an encoder-decoder"),
+        (
+            MIXTRAL | {"num_hidden_layers": "32"},
+            "num_hidden_layers must be a whole number, got '32'",
+        ),
+        (MIXTRAL | {"num_attention_heads": 0}, "num_attention_heads must be .* at least 1, got 0"),
         (MIXTRAL | {"layer_types": ["full_attention"]}, "layer_types has 1 entries, 32 layers"),
     ],
 )
@@ -352,7 +367,7 @@ def test_what_cannot_be_sized_is_refused_in_one_line(config, message):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "cannot read"), ("{", "is not JSON"), ("[1]", "holds no JSON object")],
+    [(None, "cannot be read"), ("{", "is not JSON"), ("[1]", "holds no JSON object")],
 )
 def test_unreadable_files_are_refused(tmp_path, text, message):
     path = tmp_path / "config.json"

@@ -10,7 +10,7 @@ from typing import Any
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo import GroupedQuery, Latent, ModelSpec, from_config
-from specmd_jax.model_zoo.hf_config import read_json
+from specmd_jax.model_zoo.hf_config import read_config
 from specmd_jax.models.config import Activation, Attention, DecoderConfig, Rope, Router
 from specmd_jax.models.layers.hf_rope import read_rope, softmax_correction
 
@@ -21,7 +21,7 @@ def from_hf(config: Mapping[str, Any] | str | Path) -> DecoderConfig:
     Raises:
       InputError: not a readable config, or a family or variation that is not supported.
     """
-    raw = config if isinstance(config, Mapping) else read_json(config)
+    raw = config if isinstance(config, Mapping) else read_config(config)
     family = str(raw.get("model_type", ""))
     if family not in FAMILIES:
         raise InputError(

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from tokenizers import Tokenizer
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.model_zoo.hf_config import read_json
+from specmd_jax.model_zoo.hf_config import read_config
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 FIELDS = ("prompt", "question", "text")  # the first that a line has
@@ -146,4 +146,4 @@ def _prompt(line: str, where: str) -> str:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
+    return read_config(path) if path.is_file() else {}
