@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from specmd_jax.cli.flags import Decisions, Json, choice_of, option
+from specmd_jax.cli.interrupts import check, heard, keeping, word
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, say, stdout
 from specmd_jax.cli.throttle import Throttle
 from specmd_jax.cli.writable import check_writable
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.quantities import plural
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -63,6 +65,7 @@ class Generate:
 
     def run(self) -> None:
         from specmd_jax.models import open_model, open_tokenizer
+        from specmd_jax.runtime.runs.generation import Generation
         from specmd_jax.runtime.runs.offloading import Offloading
         from specmd_jax.runtime.runs.prompts import context_length, encode
         from specmd_jax.study.choice import make_setup
@@ -76,13 +79,16 @@ class Generate:
         (prompt,) = encode(tokenizer, [self.prompt], self.drawn.max_tokens, context)
         enable_compilation_cache()
         model = Offloading(checkpoint, self.dtype).model(setup, link=link, recorder=recorder)
-        try:
-            made, interrupted = self._follow(model, tokenizer, prompt, checkpoint)
-        finally:
-            model.close()
-        self._tell(model, made, tokenizer, checkpoint)
-        if interrupted:
-            raise KeyboardInterrupt(f"interrupted after {len(made.at_s)} tokens")
+        latest: list[Generation] = []
+        with keeping(lambda: bool(latest)):
+            try:
+                stopped = self._follow(model, tokenizer, prompt, checkpoint, latest)
+            finally:
+                model.close()
+            made = latest[0] if latest else Generation([[]])
+            self._tell(model, made, tokenizer, checkpoint)
+            if stopped or heard():
+                raise KeyboardInterrupt(f"{word()} after {plural(len(made.at_s), 'token')}")
 
     def _check(self) -> None:
         if not 1 <= self.drawn.max_tokens <= MOST_TOKENS:
@@ -111,12 +117,13 @@ class Generate:
         tokenizer: "Tokenizer",
         prompt: list[int],
         checkpoint: "Checkpoint",
-    ) -> "tuple[Generation, bool]":
-        """Returns what was written, and whether Ctrl-C ended it."""
+        latest: "list[Generation]",
+    ) -> bool:
+        """Prints and keeps in `latest` what is made; returns whether Ctrl-C ended it."""
         import jax.numpy as jnp
 
         from specmd_jax.models import Sampling
-        from specmd_jax.runtime.runs.generation import Generation, follow, warm_up
+        from specmd_jax.runtime.runs.generation import follow, warm_up
         from specmd_jax.runtime.runs.prompts import stop_tokens
 
         drawn = self.drawn
@@ -127,14 +134,15 @@ class Generate:
             "dtype": jnp.dtype(self.dtype),
         }
         warm_up(model, [prompt], drawn.max_tokens, **options)
-        made = Generation([[]])
         try:
             with _writing(None if self.json else tokenizer) as write:
                 for made in follow(model, [prompt], drawn.max_tokens, **options):
+                    latest[:] = [made]
                     write(made.token_ids[0])
+                    check()
         except KeyboardInterrupt:
-            return made, True
-        return made, False
+            return True
+        return False
 
     def _tell(
         self,

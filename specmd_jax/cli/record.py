@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from specmd_jax.cli.flags import Json, option
+from specmd_jax.cli.interrupts import checked, heard, keeping, remark, word
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, progress, say, stdout
 from specmd_jax.cli.writable import check_writable
@@ -79,13 +80,13 @@ class Record:
         recorder = Recorder(RecordOptions(self.scores, self.lookahead))
         enable_compilation_cache()
         begun = time.perf_counter()
-        expert_bytes, interrupted = self._record(checkpoint, recorder, prompts, how)
-        seconds = time.perf_counter() - begun
-        self._write(checkpoint, recorder, how, expert_bytes, seconds)
-        if interrupted:
-            raise KeyboardInterrupt(
-                f"interrupted: {self.output} holds {recorder.requests} of {len(prompts)} requests"
-            )
+        with keeping(lambda: recorder.requests > 0):
+            expert_bytes, stopped = self._record(checkpoint, recorder, prompts, how)
+            seconds = time.perf_counter() - begun
+            self._write(checkpoint, recorder, how, expert_bytes, seconds)
+            if stopped or heard():
+                whole = f"{recorder.requests} of {len(prompts)} requests"
+                raise KeyboardInterrupt(f"{word()}: {self.output} holds {whole}")
 
     def _check_output(self) -> None:
         check_writable(self.output, "trace.st")
@@ -122,14 +123,13 @@ class Record:
         dtype = jnp.dtype(self.dtype)
         decoder, experts, expert_bytes = load_whole(checkpoint, dtype)
         model = RecordingModel(decoder, experts, recorder)
+        nothing = "before a request was whole: nothing is written"
         try:
-            with progress(f"recording {len(prompts)} requests") as on_progress:
-                record(model, prompts, how, dtype=dtype, on_progress=on_progress)
-        except KeyboardInterrupt as interrupt:
+            with remark(lambda: nothing), progress(f"recording {len(prompts)} requests") as show:
+                record(model, prompts, how, dtype=dtype, on_progress=checked(show))
+        except KeyboardInterrupt:
             if not recorder.requests:
-                raise KeyboardInterrupt(
-                    "interrupted before a request was whole: nothing is written"
-                ) from interrupt
+                raise
             return expert_bytes, True
         return expert_bytes, False
 

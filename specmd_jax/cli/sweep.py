@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from specmd_jax.cli.flags import Json, Part, load_model, load_trace, option, regroup
+from specmd_jax.cli.interrupts import remark
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, progress, say, stdout
 from specmd_jax.core.errors import InputError
@@ -158,19 +159,18 @@ class Sweep:
         _judge(jobs, refused, self.skip_impossible)
         journal = Journal(journal_of(self.output))
         enable_compilation_cache()
+
+        def kept() -> str:
+            rows = f"{len(journal.rows())} of {len(jobs)} rows"
+            return f"with {rows} kept in {journal.path}: the same command goes on from there"
+
         try:
-            with progress(f"{len(jobs)} configurations") as on_progress:
+            with remark(kept), progress(f"{len(jobs)} configurations") as on_progress:
                 rows = run_jobs(jobs, journal, spec, on_progress)
+                write_table(rows, self.output)
         except InputError:
             journal.remove_if_empty()
             raise
-        except KeyboardInterrupt as interrupt:
-            done = len(journal.rows())
-            raise KeyboardInterrupt(
-                f"interrupted with {done} of {len(jobs)} rows kept in {journal.path}: "
-                "the same command goes on from there"
-            ) from interrupt
-        write_table(rows, self.output)
         journal.remove()
         self._report(rows, len(refused), time.perf_counter() - begun)
 

@@ -54,14 +54,19 @@ def record(
       prompts: token ids of each request.
       how: they are continued; batches are drawn from with seeds one after another.
       dtype: of cached keys and values.
-      on_progress: called with the share of the requests that is done.
+      on_progress: called with the share that is done, after every token; what it raises ends the
+        recording.
 
     Raises:
       InputError: a prompt is empty, or holds no token of the vocabulary.
     """
     for number, first in enumerate(range(0, len(prompts), how.batch)):
         batch = prompts[first : first + how.batch]
-        _record_batch(model, batch, how, how.seed + number, dtype)
+
+        def on_token(made: int, before: int = first, size: int = len(batch)) -> None:
+            on_progress((before + size * made / (how.max_tokens + 1)) / len(prompts))
+
+        _record_batch(model, batch, how, how.seed + number, dtype, on_token)
         on_progress((first + len(batch)) / len(prompts))
 
 
@@ -71,12 +76,21 @@ def _record_batch(
     how: Continuation,
     seed: int,
     dtype: jnp.dtype | type,
+    on_token: Callable[[int], None],
 ) -> None:
     recorder, going = model.recorder, set(range(len(batch)))
     recorder.begin([len(prompt) for prompt in batch])
-    for tokens in stream_tokens(
-        model, model.config, batch, how.max_tokens, sampling=how.sampling, seed=seed, dtype=dtype
-    ):
+    drawn = stream_tokens(
+        model,
+        model.config,
+        batch,
+        how.max_tokens,
+        sampling=how.sampling,
+        seed=seed,
+        dtype=dtype,
+    )
+    for made, tokens in enumerate(drawn, start=1):
+        on_token(made)
         for row in [row for row in going if int(tokens[row]) in how.stop]:
             recorder.end(row)
             going.remove(row)
