@@ -1,46 +1,27 @@
 """Collects routing decisions in the order a file gives them, and makes a trace of them."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain, compress, pairwise
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Integer
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.traces.importers._finish import finish
+from specmd_jax.traces.importers._gaps import fill_gaps
 from specmd_jax.traces.importers._options import ImportOptions
-from specmd_jax.traces.trace import DECODE, PAD, PREFILL, Provenance, Trace
+from specmd_jax.traces.importers._routed import RoutedToken, Row
+from specmd_jax.traces.trace import DECODE, PAD, Provenance, Trace
 
 MAX_LAYERS = 4096  # of a model; real ones stop at some hundred
-
-
-class RoutedToken(NamedTuple):
-    """What the router chose for one token at one layer."""
-
-    experts: list[int]
-    weights: list[float] | None = None
-    logits: list[float] | None = None  # of all experts
-
-
-@dataclass
-class _Row:
-    """One token under construction."""
-
-    request: Hashable
-    phase: int
-    run: tuple[bool, Hashable]  # tokens of one forward pass share it
-    choices: dict[int, RoutedToken] = field(
-        default_factory=dict
-    )  # by layer, as the file numbers it
 
 
 class TraceBuilder:
     """Takes decisions in any order of layers; tokens stand in the order of first mention."""
 
     def __init__(self) -> None:
-        self._rows: dict[Hashable, _Row] = {}
+        self._rows: dict[Hashable, Row] = {}
 
     def choose(
         self,
@@ -110,8 +91,7 @@ class TraceBuilder:
     ) -> Trace:
         """Makes the trace; layers are numbered from 0 in their own order.
 
-        Prompt tokens may lack the last layer, which some engines compute for the last of them
-        only: they are padded there. Nothing else may be missing.
+        Prompt tokens may lack the last layer, see `_gaps`. Nothing else may be missing.
 
         Args:
           num_experts: what the file says, if it does.
@@ -125,11 +105,10 @@ class TraceBuilder:
         rows = list(self._rows.values())
         if not rows:
             raise InputError("no routing decision was found: record at least one pass")
+        rows, layers = _of_layers(rows, options)
         _check_widths(rows, ragged)
-        layers = sorted(set().union(*(row.choices for row in rows)))
-        _check_layers(layers)
         provenance = replace(provenance, layers=tuple(layers))
-        notes = [*notes, *self._pad_last_layer(layers)]
+        notes = [*notes, *fill_gaps(rows, layers)]
         choices = [row.choices[layer] for row in rows for layer in layers]
         widths = np.array([len(choice.experts) for choice in choices])
         grid = (len(rows), len(layers))
@@ -148,34 +127,30 @@ class TraceBuilder:
             notes=notes,
         )
 
-    def _row(self, token: Hashable, request: Hashable, phase: int, run: Hashable) -> _Row:
+    def _row(self, token: Hashable, request: Hashable, phase: int, run: Hashable) -> Row:
         row = self._rows.get(token)
         if row is None:
             own = token if run is None else run
-            row = self._rows[token] = _Row(request, phase, (run is None, own))
+            row = self._rows[token] = Row(token, request, phase, (run is None, own))
         if row.phase != phase:
             raise InputError(f"token {token} is both prefill and decode: give it one phase")
         return row
 
-    def _pad_last_layer(self, layers: Sequence[int]) -> list[str]:
-        """Fills in what an engine skips, refuses what a damaged file lacks."""
-        padded = 0
-        for token, row in self._rows.items():
-            missing = len(layers) - len(row.choices)
-            if missing == 1 and row.phase == PREFILL and layers[-1] not in row.choices:
-                some = next(iter(row.choices.values()))
-                zeros = None if some.logits is None else [0.0] * len(some.logits)
-                row.choices[layers[-1]] = RoutedToken([], None, zeros)
-                padded += 1
-            elif missing:
-                absent = next(layer for layer in layers if layer not in row.choices)
-                raise InputError(
-                    f"token {token} has no experts at layer {absent}, which other "
-                    "tokens have: was the file cut off?"
-                )
-        if not padded:
-            return []
-        return [f"{padded} prompt tokens do not reach the last layer in the engine: padded there"]
+
+def _of_layers(rows: list[Row], options: ImportOptions) -> tuple[list[Row], list[int]]:
+    """The rows at the layers that are asked for, and those layers; all where none are named."""
+    recorded = sorted(set().union(*(row.choices for row in rows)))
+    _check_layers(recorded)
+    layers = [layer for layer in recorded if options.keeps(layer)]
+    if not layers:
+        raise InputError(
+            f"layers {options.layers} are none of {recorded[0]}..{recorded[-1]}, which are recorded"
+        )
+    if len(layers) == len(recorded):
+        return rows, layers
+    for row in rows:
+        row.choices = {at: row.choices[at] for at in layers if at in row.choices}
+    return [row for row in rows if row.choices], layers
 
 
 def _check_layers(layers: Sequence[int]) -> None:
@@ -187,7 +162,7 @@ def _check_layers(layers: Sequence[int]) -> None:
             )
 
 
-def _check_widths(rows: Sequence[_Row], ragged: bool) -> None:
+def _check_widths(rows: Sequence[Row], ragged: bool) -> None:
     found = {len(choice.experts) for row in rows for choice in row.choices.values()}
     if len(found) > 1 and not ragged:
         raise InputError(
@@ -254,7 +229,7 @@ def _sizes(by_layer: Mapping[int, int] | None, layers: Sequence[int]) -> np.ndar
     return np.array([by_layer[layer] for layer in layers], np.int64)
 
 
-def _steps(rows: Sequence[_Row]) -> Integer[np.ndarray, " T"]:
+def _steps(rows: Sequence[Row]) -> Integer[np.ndarray, " T"]:
     """Numbers the forward passes; the tokens of one must stand together."""
     begins = [True] + [before.run != row.run for before, row in pairwise(rows)]
     seen = set()
