@@ -33,10 +33,10 @@ from specmd_jax.model_zoo import MODELS, ModelSpec
 from specmd_jax.predict.forecast import Question, decode_time, prefill_time
 from specmd_jax.predict.hit_rates import Locality, published_locality, trace_locality
 from specmd_jax.predict.latency import Foresight, pass_parts, pass_time
-from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.choice import Choice
 from specmd_jax.study.metrics import SIMULATED, summarise_result
 from specmd_jax.study.run import RunResult, compare
-from specmd_jax.study.setup import Setup
+from specmd_jax.study.setup import Setup, make_setup
 from specmd_jax.study.tune import split_requests
 from specmd_jax.traces import Trace, batch_prefill, import_trace, slice_passes, slice_requests
 

@@ -35,9 +35,10 @@ from specmd_jax.report.plots import (
     panels,
     save_picture,
 )
-from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.choice import Choice
 from specmd_jax.study.metrics import SIMULATED, summarise_result
 from specmd_jax.study.run import compare
+from specmd_jax.study.setup import make_setup
 from specmd_jax.traces import Trace
 
 MACHINE, PRECISION, CONTEXT = "laptop-pcie4-x8", "int4", 1024

@@ -22,10 +22,10 @@ from specmd_jax.hardware.capacity import find_model
 from specmd_jax.hardware.profiles import HardwareProfile, get_hardware
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.predict.latency import pass_parts
-from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.choice import Choice
 from specmd_jax.study.metrics import SIMULATED, summarise_result
 from specmd_jax.study.run import compare
-from specmd_jax.study.setup import Setup
+from specmd_jax.study.setup import Setup, make_setup
 from specmd_jax.study.tune import Effort, Objective, anchors_of, knobs_of, search, split_requests
 from specmd_jax.study.tune.knobs import values_at, with_values
 from specmd_jax.traces import Trace

@@ -29,8 +29,9 @@ from specmd_jax.runtime.quality.measure import (
     read_exactly,
     summarise_quality,
 )
-from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.choice import Choice
 from specmd_jax.study.journal import Journal, journal_of, write_table
+from specmd_jax.study.setup import make_setup
 
 
 class Part(NamedTuple):

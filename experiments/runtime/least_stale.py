@@ -31,7 +31,8 @@ from specmd_jax.runtime.options import RunOptions
 from specmd_jax.runtime.runs.generation import follow, summarise_run, warm_up
 from specmd_jax.runtime.runs.offloading import Offloading
 from specmd_jax.runtime.transfer.link import ThrottledLink
-from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.choice import Choice
+from specmd_jax.study.setup import make_setup
 
 PROMPTS = (
     "In the beginning of the year the old man went down to the river and",

@@ -40,7 +40,8 @@ from specmd_jax.runtime.runs.offloading import Offloading
 from specmd_jax.runtime.transfer.link import ThrottledLink
 from specmd_jax.simulator.batch import SimConfig, SimResult, run_batch
 from specmd_jax.simulator.timeline import Costs
-from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.choice import Choice
+from specmd_jax.study.setup import make_setup
 from specmd_jax.traces import Trace
 
 PROMPT = "The old man went down to the river in the evening, and the children of the village"

@@ -38,8 +38,9 @@ from specmd_jax.runtime.runs.trace_replay import (
     summarise_replay,
     time_passes,
 )
-from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.choice import Choice
 from specmd_jax.study.run import compare as simulate
+from specmd_jax.study.setup import make_setup
 from specmd_jax.traces import Trace, import_trace, slice_passes
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 from specmd_kernels import preferred

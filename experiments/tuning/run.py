@@ -21,8 +21,8 @@ import tyro
 from experiments.shared.recordings import RECORDED, RESULTS, Rows, finish, load, read_rows, where
 from experiments.tuning.report import draw
 from specmd_jax.core.errors import InputError
-from specmd_jax.study.choice import Choice, make_setup
-from specmd_jax.study.setup import Setup
+from specmd_jax.study.choice import Choice
+from specmd_jax.study.setup import Setup, make_setup
 from specmd_jax.study.tune import (
     Effort,
     Objective,

@@ -10,8 +10,9 @@ from specmd_jax.runtime.engine import OffloadedModel
 from specmd_jax.runtime.options import RunOptions
 from specmd_jax.runtime.runs.generation import follow, warm_up
 from specmd_jax.runtime.runs.offloading import Offloading
-from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.choice import Choice
 from specmd_jax.study.metrics import count_summary
+from specmd_jax.study.setup import make_setup
 
 PROMPT_TOKENS = 32
 TOKENS = 48

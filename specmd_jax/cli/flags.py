@@ -1,95 +1,95 @@
 """Flags that several verbs share: the cache, the machine, which part of a trace, the model."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.study.choice import DEFAULTS, OPTIONS, Choice
+from specmd_jax.study.option import SWITCH, WHOLE, Option
 
 if TYPE_CHECKING:  # JAX takes a second to import: a slip in the flags should be told before
     from specmd_jax.model_zoo import ModelSpec
-    from specmd_jax.study.choice import Choice
     from specmd_jax.traces import Trace
 
 Json = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
 
 
-def option(metavar: str, default: str = "") -> object:
+Params = Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FAMILY.NAME=VALUE")]
+FLAGGED = {name: one for name, one in OPTIONS.items() if name != "params"}  # given one by one
+
+
+def option(metavar: str, default: str = "", help: str | None = None) -> object:
     """Returns how an optional flag looks in the help."""
     hint = f"(default: {default})" if default else ""
-    return arg(metavar=metavar, help_behavior_hint=hint)
+    return arg(metavar=metavar, help_behavior_hint=hint, help=help)
+
+
+def flags_of(options: Mapping[str, Option]) -> Any:
+    """Returns a dataclass with a flag for each option, to be inherited from."""
+    flags = [(name, _flag(name, declared), DEFAULTS[name]) for name, declared in options.items()]
+    return _dataclass_of(flags)
+
+
+def axes_of(options: Mapping[str, Option]) -> Any:
+    """Returns a dataclass with an axis for each option: several values apart by commas."""
+    flags = [(name, _axis(name, declared), DEFAULTS[name]) for name, declared in options.items()]
+    return _dataclass_of([(n, kind, d if isinstance(d, str) else None) for n, kind, d in flags])
+
+
+def _dataclass_of(flags: list[tuple[str, Any, Any]]) -> Any:
+    fields = [(name, kind, field(default=default)) for name, kind, default in flags]
+    return make_dataclass("Options", fields, frozen=True, kw_only=True)
+
+
+def _flag(name: str, declared: Option) -> Any:
+    kind, default = declared.kind, DEFAULTS[name]
+    if kind is SWITCH:
+        return Annotated[bool, arg(help=declared.help)]
+    if default is not None:
+        return Annotated[str, arg(metavar=declared.metavar, help=declared.help)]
+    return Annotated[(int if kind is WHOLE else str) | None, _about(declared, declared.metavar)]
+
+
+def _axis(name: str, declared: Option) -> Any:
+    values = f"{declared.metavar.replace(',', '+').replace('|', ',')}"
+    several = values if "," in values else f"{values},..."
+    if DEFAULTS[name] is not None and declared.kind is not SWITCH:
+        return Annotated[str, arg(metavar=several, help=declared.help)]
+    return Annotated[str | None, _about(declared, several)]
+
+
+def _about(declared: Option, metavar: str) -> Any:
+    return option(metavar, declared.otherwise, declared.help)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decisions:
+class Decisions(flags_of({name: one for name, one in FLAGGED.items() if not one.of_machine})):
     """The cache and its four policies; a flag overrides what --strategy says."""
 
-    strategy: Annotated[str | None, option("S")] = None
-    """A published system: see `specmd list strategies`."""
-    eviction: Annotated[str | None, option("E", "lru")] = None
-    """Which copy leaves: see `specmd list policies` for this and the next three."""
-    prefetch: Annotated[str | None, option("P", "none")] = None
-    """What to bring early."""
-    miss: Annotated[str | None, option("M", "fetch")] = None
-    """What to do about an absent expert."""
-    routing: Annotated[str | None, option("R", "standard")] = None
-    """Whether the choice of experts bends."""
-    capacity: Annotated[str, arg(metavar="C")] = "5%"
-    """5%, 200 (slots), 12/layer, 0.6GB, 8,8,4,... (quotas) or auto (what --hardware has left)."""
-    scope: Annotated[str | None, option("global|layer", "global")] = None
-    """One pool for all layers, or one for each."""
-    admission: Annotated[str | None, option("forced|bypass", "forced")] = None
-    """Whether every load is retained, or only what outranks a resident."""
-    lookahead: Annotated[int | None, option("D", "1")] = None
-    """Layers ahead that the prefetcher names."""
-    guard: FlagCreatePairsOff[bool] = False
-    """Prefetch only what is worth its transfer, see guard.margin."""
-    precision: Annotated[str | None, option("Q,...", "bf16")] = None
-    """Precisions of the copies, best first, for example int8,int4,int2."""
-    start: Annotated[str | None, option("cold|popular", "cold")] = None
-    """An empty cache, or the experts that this trace demands most."""
-    touch_on_prefetch_insert: bool = True
-    """Whether an insert by prefetch counts as recent."""
-    touch_on_prefetch_hit: bool = False
-    """Whether selecting a resident expert for prefetch does."""
-    param: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FAMILY.NAME=VALUE")] = ()
+    param: Params = ()
     """A parameter of a policy, for example eviction.decay=0.8."""
-    seed: Annotated[int | None, option("N", "0")] = None
-    """Seed of the policies that draw at random."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class Machine(flags_of({name: one for name, one in FLAGGED.items() if one.of_machine})):
     """The machine; without one nothing is timed."""
 
-    hardware: Annotated[str | None, option("H")] = None
-    """Times are wanted, on this machine: see `specmd list hardware`."""
-    link: Annotated[str | None, option("RATE")] = None
-    """Another rate from host to device, for example 5GB/s."""
-    latency: Annotated[str | None, option("TIME")] = None
-    """Another fixed time of each copy, for example 20us."""
-    context: Annotated[int | None, option("N", "1024")] = None
-    """Tokens in the KV cache of each request."""
-    overlap: bool = True
-    """Whether resident experts compute while others load."""
 
-
-def choice_of(cache: Decisions, machine: Machine | None = None) -> "Choice":
+def choice_of(cache: Decisions, machine: Machine | None = None) -> Choice:
     """Returns what the flags ask for; without a machine nothing is timed.
 
     Raises:
       InputError: a --param is not of the form family.name=value.
     """
     from specmd_jax.policies.params import split_assignment
-    from specmd_jax.study.choice import Choice
 
     asked = vars(cache) | vars(machine or Machine())
     params = tuple(split_assignment(text) for text in asked.pop("param"))
-    if asked["precision"] is not None:
-        asked["precision"] = tuple(asked["precision"].split(","))
     return Choice(**asked, params=params)
 
 

@@ -68,7 +68,7 @@ class Generate:
         from specmd_jax.runtime.runs.generation import Generation
         from specmd_jax.runtime.runs.offloading import Offloading
         from specmd_jax.runtime.runs.prompts import context_length, encode
-        from specmd_jax.study.choice import make_setup
+        from specmd_jax.study.setup import make_setup
 
         self._check()
         setup = make_setup(choice_of(self.cache))

@@ -66,7 +66,7 @@ class Quality:
 
     def _setups(self, checkpoint: "Checkpoint") -> "list[Setup]":
         from specmd_jax.runtime.quality.measure import check_quality
-        from specmd_jax.study.choice import make_setup
+        from specmd_jax.study.setup import make_setup
 
         setup = make_setup(choice_of(self.cache))
         capacities = [part.strip().replace("+", ",") for part in self.cache.capacity.split(",")]

@@ -39,7 +39,7 @@ class Replay:
         from specmd_jax.hardware.capacity import find_model
         from specmd_jax.report.run_table import show_run
         from specmd_jax.runtime.runs.trace_replay import open_forced, summarise_replay, time_passes
-        from specmd_jax.study.choice import make_setup
+        from specmd_jax.study.setup import make_setup
 
         setup = make_setup(choice_of(self.cache))
         link = self.throttle.link()

@@ -43,13 +43,13 @@ class Simulate:
 
     def run(self) -> None:
         from specmd_jax.report.summary_table import show_summary
-        from specmd_jax.study.choice import make_setup
-        from specmd_jax.study.setup import check_setup
+        from specmd_jax.study.resolve import resolve
+        from specmd_jax.study.setup import make_setup
 
         setup = make_setup(choice_of(self.cache, self.machine))
         spec = load_model(self.model)
         trace = load_trace(self.trace, spec, self.slicing)
-        check_setup(trace, setup, spec)
+        resolve(setup, trace, spec)
         enable_compilation_cache()
         summary = {"trace": str(self.trace)} | simulate(trace, setup, spec, self.regret)
         if self.json:

@@ -2,78 +2,49 @@
 
 import itertools
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
-from specmd_jax.cli.flags import Json, Part, load_model, load_trace, option, regroup
+from specmd_jax.cli.flags import (
+    FLAGGED,
+    Json,
+    Part,
+    axes_of,
+    load_model,
+    load_trace,
+    option,
+    regroup,
+)
 from specmd_jax.cli.interrupts import remark
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, progress, say, stdout
 from specmd_jax.core.errors import InputError
+from specmd_jax.study.choice import OPTIONS
+from specmd_jax.study.option import WHOLE, parse_axis, split_values
 
 if TYPE_CHECKING:
     from specmd_jax.model_zoo import ModelSpec
-    from specmd_jax.study.sweep import Grid, Job, Refusal, Source
+    from specmd_jax.study.resolve import Refusal
+    from specmd_jax.study.sweep import Grid, Job, Merged, Source
     from specmd_jax.traces import Trace
 
 SHOWN = 12  # rows of the table that is printed
-WHOLE = ("lookahead", "context", "seed", "prefill_tokens", "batch")
-YES_OR_NO = ("guard", "overlap", "touch_on_prefetch_insert", "touch_on_prefetch_hit")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Axes:
+class Axes(axes_of(FLAGGED)):
     """What is varied: values apart by commas, of a flag left out the default alone.
 
     Where one value is a list itself, its parts are joined by +, as in
     --capacity 5%,8+8+4+4 and --precision bf16,int8+int4+int2.
     """
 
-    strategy: Annotated[str | None, option("S,...")] = None
-    """Published systems."""
-    eviction: Annotated[str | None, option("E,...", "lru")] = None
-    """Eviction policies."""
-    prefetch: Annotated[str | None, option("P,...", "none")] = None
-    """Prefetch policies."""
-    miss: Annotated[str | None, option("M,...", "fetch")] = None
-    """Miss policies."""
-    routing: Annotated[str | None, option("R,...", "standard")] = None
-    """Routing policies."""
-    capacity: Annotated[str, arg(metavar="C,...")] = "5%"
-    """Capacities, as for simulate."""
-    scope: Annotated[str | None, option("global,layer", "global")] = None
-    """Scopes."""
-    admission: Annotated[str | None, option("forced,bypass", "forced")] = None
-    """Admissions."""
-    lookahead: Annotated[str | None, option("D,...", "1")] = None
-    """Layers ahead that the prefetcher names."""
-    guard: Annotated[str | None, option("true,false", "false")] = None
-    """Whether only what is worth its transfer is prefetched."""
-    precision: Annotated[str | None, option("Q+...,...", "bf16")] = None
-    """Precisions of the copies."""
-    start: Annotated[str | None, option("cold,popular", "cold")] = None
-    """Starts."""
-    hardware: Annotated[str | None, option("H,...")] = None
-    """Machines."""
-    link: Annotated[str | None, option("RATE,...")] = None
-    """Rates from host to device."""
-    latency: Annotated[str | None, option("TIME,...")] = None
-    """Fixed times of a copy."""
-    context: Annotated[str | None, option("N,...", "1024")] = None
-    """Tokens in the KV cache of each request."""
-    overlap: Annotated[str | None, option("true,false", "true")] = None
-    """Whether resident experts compute while others load."""
-    touch_on_prefetch_insert: Annotated[str | None, option("true,false", "true")] = None
-    """Whether an insert by prefetch counts as recent."""
-    touch_on_prefetch_hit: Annotated[str | None, option("true,false", "false")] = None
-    """Whether selecting a resident expert for prefetch does."""
     param: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FAMILY.NAME=VALUE,...")] = ()
     """Parameters, applied to the combinations that have them."""
-    seed: Annotated[str | None, option("N,...", "0")] = None
-    """Seeds of the policies that draw at random."""
 
     def grid(self) -> "Grid":
         """Returns the combinations that the flags ask for.
@@ -85,7 +56,7 @@ class Axes:
         from specmd_jax.study.sweep import Grid
 
         axes = {
-            name: _values(name, text)
+            name: parse_axis(name, OPTIONS[name].kind, text)
             for name, text in vars(self).items()
             if name != "param" and text is not None
         }
@@ -94,7 +65,7 @@ class Axes:
             name, values = split_assignment(text)
             if name in params:
                 raise InputError(f"parameter {name} is given twice: join its values by commas")
-            params[name] = _split(f"parameter {name}", values)
+            params[name] = split_values(f"parameter {name}", values)
         return Grid(axes, params)
 
 
@@ -116,7 +87,10 @@ class Passes:
         from specmd_jax.study.sweep import Source
 
         groupings = itertools.product(
-            *([None] if text is None else _values(flag, text) for flag, text in vars(self).items())
+            *(
+                [None] if text is None else parse_axis(name, WHOLE, text)
+                for name, text in vars(self).items()
+            )
         )
         return [Source(name, regroup(trace, *grouping), *grouping) for grouping in groupings]
 
@@ -153,10 +127,12 @@ class Sweep:
         begun = time.perf_counter()
         if self.sort == "tpot_s" and self.axes.hardware is None:
             raise InputError("--sort tpot_s needs times: add --hardware")
-        setups = self.axes.grid().setups()
+        setups, merged = self.axes.grid().setups()
         spec = load_model(self.model)
         jobs, refused = plan(self._sources(spec), setups, spec)
         _judge(jobs, refused, self.skip_impossible)
+        if not self.json:  # which lists them
+            _tell_merged(merged, len(setups))
         journal = Journal(journal_of(self.output))
         enable_compilation_cache()
 
@@ -172,7 +148,7 @@ class Sweep:
             journal.remove_if_empty()
             raise
         journal.remove()
-        self._report(rows, len(refused), time.perf_counter() - begun)
+        self._report(rows, (refused, merged), time.perf_counter() - begun)
 
     def _sources(self, spec: "ModelSpec | None") -> "list[Source]":
         if not self.traces:
@@ -190,7 +166,12 @@ class Sweep:
             for source in self.passes.sources(str(path), load_trace(path, spec, self.part))
         ]
 
-    def _report(self, rows: list[dict[str, Any]], skipped: int, took_s: float) -> None:
+    def _report(
+        self,
+        rows: list[dict[str, Any]],
+        left_out: "tuple[list[Refusal], list[Merged]]",
+        took_s: float,
+    ) -> None:
         from rich.text import Text
 
         from specmd_jax.report.comparison import show_comparison
@@ -202,7 +183,9 @@ class Sweep:
                 {
                     "output": str(self.output),
                     "rows": len(rows),
-                    "skipped": skipped,
+                    "skipped": len(left_out[0]),
+                    "refused": [refusal._asdict() for refusal in left_out[0]],
+                    "merged": [one._asdict() for one in left_out[1]],
                     "seconds": took_s,
                     "best": best[0],
                 }
@@ -225,50 +208,35 @@ def sort_rows(rows: list[dict[str, Any]], key: str | None) -> list[dict[str, Any
     return sorted(rows, key=lambda row: (row["tpot_s"] is None, row["tpot_s"]))
 
 
-def _values(name: str, text: str) -> list[Any]:
-    """Returns the values of an axis as a `Choice` takes them."""
-    flag = f"--{name.replace('_', '-')}"
-    values: list[Any] = _split(flag, text)
-    if name in WHOLE:
-        return [_whole(flag, value) for value in values]
-    if name in YES_OR_NO:
-        return [_truth(flag, value) for value in values]
-    if name == "precision":
-        return [tuple(value.split("+")) for value in values]
-    return [value.replace("+", ",") for value in values] if name == "capacity" else values
-
-
-def _split(what: str, text: str) -> list[str]:
-    values = [value.strip() for value in text.split(",")]
-    if not all(values):
-        raise InputError(f"{what} {text!r} has an empty value: write it like a,b,c")
-    if len(set(values)) < len(values):
-        raise InputError(f"{what} {text!r} names a value twice: give each once")
-    return values
-
-
-def _whole(flag: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise InputError(f"{flag} {text!r} is no whole number: write it like 1,2,4") from error
-
-
-def _truth(flag: str, text: str) -> bool:
-    if text not in ("true", "false"):
-        raise InputError(f"{flag} {text!r} is neither: write true, false or true,false")
-    return text == "true"
-
-
 def _judge(jobs: "list[Job]", refused: "list[Refusal]", skip: bool) -> None:
     """Refuses a sweep with impossible combinations, or says which are left out."""
     if not refused:
         return
-    names = list(dict.fromkeys(refusal.name for refusal in refused))
-    shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-    what = f"{len(refused)} of {len(jobs) + len(refused)} combinations cannot be run ({shown})"
+    what = f"{len(refused)} of {len(jobs) + len(refused)} combinations cannot be run"
+    reasons = _by_reason((refusal.reason, refusal.name) for refusal in refused)
     if not jobs:
-        raise InputError(f"{what}: {refused[0].reason}")
+        raise InputError(f"{what} {reasons}")
     if not skip:
-        raise InputError(f"{what}: {refused[0].reason}; or leave such out with --skip-impossible")
-    say(f"specmd: {what} and are left out: {refused[0].reason}")
+        raise InputError(f"{what} {reasons}; or leave such out with --skip-impossible")
+    say(f"specmd: left out: {what} {reasons}")
+
+
+def _tell_merged(merged: "list[Merged]", kept: int) -> None:
+    """Says which combinations are others in other words."""
+    if merged:
+        why = ((", ".join(one.idle) or "spelled otherwise", one.name) for one in merged)
+        what = f"{len(merged)} of {len(merged) + kept} combinations are others in other words"
+        say(f"specmd: {what} {_by_reason(why)}")
+
+
+def _by_reason(why: Iterable[tuple[str, str]]) -> str:
+    """Returns "(these): for this reason", one part for each reason."""
+    names: dict[str, dict[str, None]] = {}
+    for reason, name in why:
+        names.setdefault(reason, {})[name] = None
+    return "; ".join(f"({_some(list(alike))}): {reason}" for reason, alike in names.items())
+
+
+def _some(names: list[str]) -> str:
+    more = f", and {len(names) - SHOWN} more, see --json" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -64,8 +64,8 @@ class Tune:
     """Print one JSON object."""
 
     def run(self) -> None:
-        from specmd_jax.study.choice import make_setup
-        from specmd_jax.study.setup import check_setup
+        from specmd_jax.study.resolve import resolve
+        from specmd_jax.study.setup import make_setup
 
         self._check()
         setup = make_setup(choice_of(self.cache, self.machine))
@@ -73,7 +73,7 @@ class Tune:
             raise InputError("tuning needs times: add --hardware")
         spec = load_model(self.model)
         trace = load_trace(self.trace, spec, self.slicing)
-        check_setup(trace, setup, spec)
+        resolve(setup, trace, spec)
         enable_compilation_cache()
         record = self._tune(trace, setup, spec)
         if self.json:

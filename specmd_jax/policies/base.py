@@ -11,14 +11,16 @@ from jaxtyping import Array, Bool, Int, Int8, Real
 
 from specmd_jax.core.types import CacheState, Event, ModelShape, Outcome, Params, State
 
-# What a trace must record, or the simulator must look ahead for, beside the demand sets.
-NEXT_USE, UPCOMING, PREDICTED, LOGITS, PROBS = reads = (
+# What a policy may read beside the demand sets: recorded in a trace, or looked ahead for.
+NEXT_USE, UPCOMING, PREDICTED, LOGITS, PROBS, GATE = READS = (
     "next_use",
     "upcoming",
     "predicted",
     "logits",
     "probs",
+    "gate",
 )
+FUTURE = frozenset({NEXT_USE, UPCOMING})  # which no running model knows
 
 
 @runtime_checkable

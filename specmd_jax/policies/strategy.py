@@ -64,6 +64,14 @@ class Strategy(NamedTuple):
         )
 
 
+# What a strategy says beside its policies, and of which type: scope, admission and the switches.
+SWITCHES: dict[str, type] = {
+    name: type(default)
+    for name, default in Strategy._field_defaults.items()
+    if name not in FAMILIES
+}
+
+
 class StrategyParams(NamedTuple):
     """The traced half of a strategy: batch it, and a sweep is one `vmap`."""
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta, defstruct
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.files import replace_file
@@ -20,6 +20,7 @@ from specmd_jax.policies.params import list_params, set_params
 from specmd_jax.policies.published import StrategyPreset
 from specmd_jax.policies.strategy import (
     FAMILIES,
+    SWITCHES,
     Strategy,
     StrategyParams,
     make_strategy,
@@ -28,31 +29,18 @@ from specmd_jax.policies.strategy import (
 
 FORMAT = "specmd.strategy/1"
 
-
-class Switches(Struct):
-    """What a strategy is beside its four policies."""
-
-    scope: str
-    admission: str
-    lookahead: Annotated[int, Meta(ge=1, le=4096)]
-    guard: bool
-    touch_on_prefetch_insert: bool
-    touch_on_prefetch_hit: bool
+_KINDS = SWITCHES | {"lookahead": Annotated[int, Meta(ge=1, le=4096)]}
+_Decisions: Any = defstruct(
+    "_Decisions", [*((family, str) for family in FAMILIES), *_KINDS.items()]
+)
 
 
-class StrategyRecord(Switches):
+class StrategyRecord(_Decisions):
     """What the file holds, beside what is for people."""
 
-    eviction: str
-    prefetch: str
-    miss: str
-    routing: str
     precision: list[str]
     start: str
     params: dict[str, bool | int | float]
-
-
-SWITCHES = Switches.__struct_fields__
 
 
 def is_file(name: str) -> bool:

@@ -10,19 +10,11 @@ import numpy as np
 from jaxtyping import Bool
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.core.names import find_name
-from specmd_jax.hardware.capacity import (
-    Capacity,
-    Copies,
-    copies_of,
-    find_model,
-    free_device_bytes,
-    parse_capacity,
-)
+from specmd_jax.hardware.capacity import Capacity, Copies
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.simulator.batch import SimConfig, SimResult, run_batch
-from specmd_jax.simulator.pricing import Price, price
-from specmd_jax.study.setup import STARTS, Setup
+from specmd_jax.study.resolve import Refusal, Resolved, sort_out
+from specmd_jax.study.setup import Setup
 from specmd_jax.traces import PAD, Trace
 
 
@@ -34,13 +26,6 @@ class RunResult(NamedTuple):
     copies: Copies
     tally: SimResult
     tick_s: float | None
-
-
-class _Job(NamedTuple):
-    setup: Setup
-    capacity: Capacity
-    copies: Copies
-    price: Price | None
 
 
 def compare(
@@ -56,14 +41,15 @@ def compare(
       on_progress: called with the share of the work done.
 
     Raises:
-      InputError: a setup does not fit the trace, or needs what is not known of it.
+      InputError: a setup does not fit the trace, or needs what is not known of it; all are
+        checked before the first is run, and all such are named.
     """
-    spec = spec or find_model(trace.provenance.model, trace.shape)
-    sizes = _priced_once(trace, spec)
-    jobs = [_prepare(trace, setup, spec, *sizes(setup)) for setup in setups]
+    jobs, refused = sort_out(trace, setups, spec)
+    if refused:
+        raise InputError(name_refusals(refused, len(setups)))
     groups: dict[tuple, list[int]] = {}
     for place, job in enumerate(jobs):
-        groups.setdefault(_group_key(job), []).append(place)
+        groups.setdefault(compile_key(job.setup), []).append(place)
     answers: dict[int, RunResult] = {}
     for number, places in enumerate(groups.values()):
 
@@ -79,60 +65,26 @@ def compare(
     return [answers[place] for place in range(len(jobs))]
 
 
-def _priced_once(
-    trace: Trace, spec: ModelSpec | None
-) -> Callable[[Setup], tuple[Copies, Price | None]]:
-    """Returns a function that says what a setup's copies take, working it out once for all alike.
-
-    Thousands of settings that differ in a parameter alone ask the same.
-    """
-    known: dict[tuple, tuple[Copies, Price | None]] = {}
-
-    def sizes(setup: Setup) -> tuple[Copies, Price | None]:
-        alike = (
-            setup.precisions, setup.with_scales, setup.hardware, setup.context, setup.overlap
-        )  # fmt: skip
-        if alike not in known:
-            known[alike] = _price(trace, setup, spec)
-        return known[alike]
-
-    return sizes
+def name_refusals(refused: Sequence[Refusal], size: int) -> str:
+    """Returns each of `size` setups that cannot be run, with its reason, in one line."""
+    if size == 1:
+        return refused[0].reason
+    names: dict[str, list[str]] = {}
+    for refusal in refused:
+        names.setdefault(refusal.reason, []).append(refusal.name)
+    told = "; ".join(f"{', '.join(alike)}: {reason}" for reason, alike in names.items())
+    return f"{len(refused)} of {size} setups cannot be run: {told}"
 
 
-def _price(trace: Trace, setup: Setup, spec: ModelSpec | None) -> tuple[Copies, Price | None]:
-    copies = copies_of(
-        trace.shape, setup.precisions, spec, trace.expert_bytes, with_scales=setup.with_scales
-    )
-    if setup.hardware is None:
-        return copies, None
-    if spec is None:
-        raise InputError(
-            "times need a known model, and the trace names "
-            f"{trace.provenance.model or 'none'!r}: give --model"
-        )
-    cost = price(trace, setup.hardware, spec, copies, context=setup.context, overlap=setup.overlap)
-    return copies, cost
-
-
-def _prepare(
-    trace: Trace, setup: Setup, spec: ModelSpec | None, copies: Copies, cost: Price | None
-) -> _Job:
-    find_name(setup.start, STARTS, f"start {setup.start!r} is unknown")
-    free = None
-    if setup.hardware is not None and spec is not None and setup.capacity == "auto":
-        free = free_device_bytes(setup.hardware, spec, setup.context)
-    capacity = parse_capacity(setup.capacity, copies, trace.shape, setup.strategy.scope, free)
-    return _Job(setup, capacity, copies, cost)
-
-
-def _group_key(job: _Job) -> tuple:
-    # A warm start depends on the capacity: each such job starts from its own cache.
-    warm = job.capacity.text if job.setup.start != "cold" else None
-    return job.setup.strategy.structure, job.setup.precisions, job.price is None, warm
+def compile_key(setup: Setup) -> tuple:
+    """Returns what setups must have in common to share one compile and one vmap."""
+    # A warm start depends on the capacity: each such setup starts from its own cache.
+    warm = setup.capacity if setup.start != "cold" else None
+    return setup.strategy.structure, setup.precisions, setup.hardware is None, warm
 
 
 def _run_group(
-    trace: Trace, jobs: list[_Job], on_progress: Callable[[float], None]
+    trace: Trace, jobs: list[Resolved], on_progress: Callable[[float], None]
 ) -> list[SimResult]:
     first = jobs[0]
     resident = None

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -17,18 +17,26 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.names import same_name
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.policies.params import list_params
-from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.choice import OPTIONS, Choice
 from specmd_jax.study.journal import Journal
 from specmd_jax.study.metrics import summarise_result
-from specmd_jax.study.run import compare
-from specmd_jax.study.setup import Setup, check_setup, describe
+from specmd_jax.study.resolve import Refusal, sort_out
+from specmd_jax.study.run import compare, compile_key
+from specmd_jax.study.setup import Setup, describe, identity, make_setup
 from specmd_jax.traces import Trace
 
 MOST = 1_000_000  # combinations: a slip of one value too many should not fill the memory
-OF_PREFETCH = ("lookahead", "guard", "touch_on_prefetch_insert", "touch_on_prefetch_hit")
 CHUNK = 256  # configurations between two writes to the journal: as many as fill a vmap
+
+
+class Merged(NamedTuple):
+    """A combination that is another one in other words."""
+
+    name: str  # of the setup that stands for both
+    idle: tuple[str, ...]  # the axes that have no say in it, each with the reason
 
 
 @dataclass(frozen=True)
@@ -38,8 +46,8 @@ class Grid:
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     params: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by family.name
 
-    def setups(self) -> list[Setup]:
-        """Returns every combination once.
+    def setups(self) -> tuple[list[Setup], list[Merged]]:
+        """Returns every combination once, and those that are another one in other words.
 
         What a combination has no use for (a parameter of another policy, a lookahead without a
         prefetcher, an admission that the policy fixes) is left out of it.
@@ -50,22 +58,30 @@ class Grid:
         size = math.prod(len(values) for values in (*self.axes.values(), *self.params.values()))
         if size > MOST:
             raise InputError(f"the grid has {size:,} combinations: vary less, at most {MOST:,}")
-        setups: dict[tuple, Setup] = {}
+        setups: dict[str, Setup] = {}
+        merged: list[Merged] = []
         used = set()
         for values in itertools.product(*self.axes.values()):
-            choice = _settled(dict(zip(self.axes, values, strict=True)))
+            asked = dict(zip(self.axes, values, strict=True))
+            choice, idle = _settled(asked)
             known = list_params(make_setup(Choice(**choice)).params)
-            names = [name for name in self.params if name in known]
+            own = {name: same_name(name, known) for name in self.params}
+            names = [name for name, found in own.items() if found is not None]
             used.update(names)
+            idle += [f"{name} (no policy here reads it)" for name in self.params if not own[name]]
+            rest = math.prod(len(values) for name, values in self.params.items() if not own[name])
             for settings in itertools.product(*(self.params[name] for name in names)):
                 given = tuple(zip(names, settings, strict=True))
                 setup = make_setup(Choice(**choice, params=given))
-                setups.setdefault(_identity(setup), setup)
+                key = json.dumps(identity(setup), sort_keys=True)
+                again = rest - (key not in setups)
+                merged += [Merged(f"{setup.name} at {setup.capacity}", tuple(idle))] * again
+                setups.setdefault(key, setup)
         if unused := set(self.params) - used:
             raise InputError(
                 f"no combination has the parameter {min(unused)}: add the policy that reads it"
             )
-        return list(setups.values())
+        return list(setups.values()), merged
 
 
 class Source(NamedTuple):
@@ -90,13 +106,6 @@ class Job(NamedTuple):
     key: str  # of what decides the row: the trace, the setup, the model and the version
 
 
-class Refusal(NamedTuple):
-    """A combination that cannot be run."""
-
-    name: str
-    reason: str
-
-
 def plan(
     sources: Sequence[Source], setups: Sequence[Setup], spec: ModelSpec | None = None
 ) -> tuple[list[Job], list[Refusal]]:
@@ -104,13 +113,9 @@ def plan(
     jobs, refused = [], []
     for source in sources:
         digest = _digest(source.trace, spec)
-        for setup in setups:
-            try:
-                check_setup(source.trace, setup, spec)
-            except InputError as error:
-                refused.append(Refusal(f"{setup.name} at {setup.capacity}", str(error)))
-            else:
-                jobs.append(Job(source, setup, _key(digest, source, setup)))
+        possible, impossible = sort_out(source.trace, setups, spec)
+        jobs += [Job(source, one.setup, _key(digest, source, one.setup)) for one in possible]
+        refused += impossible
     return jobs, refused
 
 
@@ -176,31 +181,25 @@ def _chunks(jobs: Sequence[Job]) -> Iterator[list[Job]]:
     """Yields jobs that may share one vmap together, in the order of their first."""
     groups: dict[tuple, list[Job]] = {}
     for job in jobs:
-        setup = job.setup
-        warm = setup.capacity if setup.start != "cold" else None
-        key = (job.source.identity, setup.strategy, setup.precisions, setup.hardware is None, warm)
+        key = (job.source.identity, *compile_key(job.setup))
         groups.setdefault(key, []).append(job)
     for group in groups.values():
         for start in range(0, len(group), CHUNK):
             yield group[start : start + CHUNK]
 
 
-def _settled(choice: dict[str, Any]) -> dict[str, Any]:
-    """Returns the choice without the settings that have no say in it."""
-    strategy = make_setup(Choice(**_without(choice, {"lookahead", "admission"}))).strategy
-    idle: set[str] = set() if strategy.prefetches else set(OF_PREFETCH)
+def _settled(choice: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Returns the choice without the settings that have no say in it, and why each has none."""
+    bare = {n: v for n, v in choice.items() if n not in ("lookahead", "guard", "admission")}
+    strategy = make_setup(Choice(**bare)).strategy
+    idle: dict[str, str] = {}
+    if not strategy.prefetches:
+        ahead = (name for name, declared in OPTIONS.items() if declared.needs == "prefetch")
+        idle |= dict.fromkeys(ahead, "no prefetcher")
     if strategy.eviction.admission:
-        idle.add("admission")
-    return _without(choice, idle)
-
-
-def _without(choice: dict[str, Any], names: Set[str]) -> dict[str, Any]:
-    return {name: value for name, value in choice.items() if name not in names}
-
-
-def _identity(setup: Setup) -> tuple:
-    """Returns what tells two setups apart; how they were spelled does not."""
-    return (*(getattr(setup, name) for name in setup.__dataclass_fields__ if name != "name"),)
+        idle["admission"] = "the eviction fixes it"
+    kept = {name: value for name, value in choice.items() if name not in idle}
+    return kept, [f"{name} ({reason})" for name, reason in idle.items() if name in choice]
 
 
 def _digest(trace: Trace, spec: ModelSpec | None) -> str:
@@ -213,8 +212,5 @@ def _digest(trace: Trace, spec: ModelSpec | None) -> str:
 
 
 def _key(digest: str, source: Source, setup: Setup) -> str:
-    decided = describe(setup) | {"name": setup.name, "capacity": setup.capacity}
-    decided |= {"source": source.identity, "start": setup.start, "precisions": setup.precisions}
-    decided |= {"scope": setup.strategy.scope, "admission": setup.strategy.admission}
-    decided |= {"touch": setup.strategy[-2:], "hardware": repr(setup.hardware)}
+    decided = identity(setup) | {"source": source.identity}
     return hashlib.sha256((digest + json.dumps(decided, sort_keys=True)).encode()).hexdigest()

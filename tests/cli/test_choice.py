@@ -7,8 +7,8 @@ from specmd_jax.core.units import parse_seconds
 from specmd_jax.policies.params import RANGES, list_params, set_params, set_seed
 from specmd_jax.policies.published import STRATEGIES
 from specmd_jax.policies.strategy import FAMILIES, StrategyParams
-from specmd_jax.study.choice import Choice, make_setup
-from specmd_jax.study.setup import describe
+from specmd_jax.study.choice import Choice
+from specmd_jax.study.setup import describe, make_setup
 from specmd_jax.study.sweep import Grid
 
 
@@ -109,7 +109,17 @@ def test_a_grid_has_every_combination_once() -> None:
     )
     # Without a prefetcher a lookahead says nothing, nor an admission to belady-bypass.
     without, ahead = 1, 2
-    assert len(grid.setups()) == (without + ahead) * (2 + 2 * 2 + 1)
+    setups, merged = grid.setups()
+    assert len(setups) == (without + ahead) * (2 + 2 * 2 + 1)
+    assert len(setups) + len(merged) == 3 * 2 * 2 * 2 * 2, "none vanishes"
+    assert ("lookahead (no prefetcher)",) in [one.idle for one in merged]
+
+
+def test_strategies_that_decide_alike_keep_their_names() -> None:
+    grid = Grid({"strategy": ["adapmoe", "mixtral-offloading"], "capacity": ["5%", "10%"]})
+    setups, merged = grid.setups()
+    assert [setup.name for setup in setups] == ["adapmoe"] * 2 + ["mixtral-offloading"] * 2
+    assert merged == []
 
 
 def test_a_grid_refuses_what_no_combination_reads() -> None:

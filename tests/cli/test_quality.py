@@ -45,7 +45,7 @@ def test_json_and_table_have_a_row_for_each_capacity(specmd: Specmd, model: Path
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ("--eviction belady", "knows the future"),
+        ("--eviction belady", "looks into the future"),
         ("--length 1", "--length 1 is out of range"),
         ("--length 4000", "60 tokens, and 4001 are read at a time"),
         ("--tokens 0", "--tokens 0 is out of range"),

@@ -9,7 +9,8 @@ from specmd_jax.hardware.profiles import HARDWARE, get_hardware
 from specmd_jax.model_zoo import MODELS, PRECISIONS, get_model
 from specmd_jax.policies.published import NOT_EXPRESSIBLE, STRATEGIES, get_preset
 from specmd_jax.policies.strategy import FAMILIES, get_policy
-from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.choice import Choice
+from specmd_jax.study.setup import make_setup
 from specmd_jax.traces import IMPORTERS
 
 REGISTRIES = {

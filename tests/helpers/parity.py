@@ -14,8 +14,8 @@ import numpy as np
 
 from specmd_jax.core.arrays import joined
 from specmd_jax.core.types import Events, ModelShape
+from specmd_jax.policies.base import READS as ALL_READS
 from specmd_jax.policies.base import Eviction, Miss, MissPlan, Prefetch, Routing
-from specmd_jax.policies.base import reads as ALL_READS
 from specmd_jax.policies.eviction import EVICTIONS
 from specmd_jax.policies.miss import MISSES
 from specmd_jax.policies.prefetch import PREFETCHES

@@ -13,10 +13,10 @@ from specmd_jax.core.types import Event, ModelShape
 from specmd_jax.hardware.profiles import get_hardware
 from specmd_jax.model_zoo import get_model
 from specmd_jax.policies import prefetch_guard
-from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.choice import Choice
 from specmd_jax.study.metrics import summarise_result
 from specmd_jax.study.run import compare
-from specmd_jax.study.setup import Setup
+from specmd_jax.study.setup import Setup, make_setup
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 SHAPE = ModelShape(num_layers=3, num_experts=6, top_k=2)

@@ -19,8 +19,9 @@ from specmd_jax.runtime.quality.measure import (
     measure,
     summarise_quality,
 )
-from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.choice import Choice
 from specmd_jax.study.run import compare
+from specmd_jax.study.setup import make_setup
 from specmd_jax.traces import DECODE, Trace
 from tests.models.small import CONFIG, small_decoder
 
@@ -163,8 +164,8 @@ def test_substitutes_take_the_weight_of_the_likeliest_missing():
 @pytest.mark.parametrize(
     ("choice", "said"),
     [
-        ({"eviction": "belady"}, "knows the future"),
-        ({"prefetch": "oracle"}, "knows the future"),
+        ({"eviction": "belady"}, "looks into the future"),
+        ({"prefetch": "oracle"}, "looks into the future"),
         ({"start": "popular"}, "starts cold"),
         ({"prefetch": "previous", "lookahead": 3}, "outside 1..2"),
     ],

@@ -21,8 +21,9 @@ from specmd_jax.runtime.offload.store import AS_STORED, ExpertStore
 from specmd_jax.runtime.options import drained
 from specmd_jax.runtime.quality.closed_loop import Exact
 from specmd_jax.runtime.quality.measure import Quality, Reading, measure
-from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.choice import Choice
 from specmd_jax.study.metrics import count_summary
+from specmd_jax.study.setup import make_setup
 from tests.models.small import small_decoder
 
 LENGTH, TEXTS = 10, 2

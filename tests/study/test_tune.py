@@ -14,7 +14,8 @@ from specmd_jax.core.types import ModelShape
 from specmd_jax.model_zoo import get_model
 from specmd_jax.policies.params import list_params
 from specmd_jax.policies.strategy_file import read_strategy, write_strategy
-from specmd_jax.study.choice import Choice, make_setup
+from specmd_jax.study.choice import Choice
+from specmd_jax.study.setup import make_setup
 from specmd_jax.study.tune import (
     Effort,
     Goal,

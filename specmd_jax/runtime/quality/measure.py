@@ -10,16 +10,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.core.types import ModelShape
-from specmd_jax.hardware.capacity import BASE_PRECISION, Capacity, Copies, copies_of, parse_capacity
+from specmd_jax.hardware.capacity import BASE_PRECISION, Capacity, Copies
 from specmd_jax.models import Checkpoint, DecoderConfig, ExpertWeights, resident
 from specmd_jax.models.experts.quantize import dequantize, quantize
 from specmd_jax.models.forward import Structure, take_apart
-from specmd_jax.policies.base import NEXT_USE, UPCOMING
-from specmd_jax.policies.strategy import check_strategy
 from specmd_jax.runtime.decide.applied_choice import check_bendable
 from specmd_jax.runtime.quality.closed_loop import Cached, Compared, Exact, Tiers, read_text
 from specmd_jax.simulator.state import begin
+from specmd_jax.study.resolve import Resolved, resolve
 from specmd_jax.study.setup import Setup
 
 RESAMPLES = 2000
@@ -89,34 +87,15 @@ def read_exactly(checkpoint: Checkpoint, texts: Int[np.ndarray, "W S1"]) -> Read
     return Reading(checkpoint.config, structure, weights, experts, texts, exact)
 
 
-def check_quality(setup: Setup, config: DecoderConfig) -> None:
-    """Raises InputError if a configuration cannot be run in the loop."""
-    strategy = setup.strategy
-    if strategy.reads & {NEXT_USE, UPCOMING}:
-        raise InputError(
-            "the strategy knows the future, which a running model does not: choose another policy "
-            "than belady, oracle and noisy-oracle"
-        )
-    if strategy.routing.choose is not None:
+def check_quality(setup: Setup, config: DecoderConfig) -> Resolved:
+    """Returns the sizes of a configuration that can be run in the loop.
+
+    Raises:
+      InputError: it cannot.
+    """
+    if setup.strategy.routing.choose is not None:
         check_bendable(config)
-    if setup.start != "cold":
-        raise InputError(f"start {setup.start!r} needs a recording: a closed loop starts cold")
-    check_strategy(strategy, _shape(config))
-    _size(setup, config)
-
-
-def _size(setup: Setup, config: DecoderConfig) -> tuple[Copies, Capacity]:
-    shape = _shape(config)
-    copies = copies_of(shape, setup.precisions, config.spec, with_scales=setup.with_scales)
-    capacity = parse_capacity(setup.capacity, copies, shape, setup.strategy.scope)
-    if capacity.slots < 1:
-        raise InputError(f"capacity {setup.capacity!r} holds no expert: give room for at least one")
-    return copies, capacity
-
-
-def _shape(config: DecoderConfig) -> ModelShape:
-    spec = config.spec
-    return ModelShape(spec.num_moe_layers, spec.num_experts, spec.top_k)
+    return resolve(setup, config.spec)
 
 
 def measure(
@@ -146,12 +125,12 @@ def measure(
 def _measure_one(
     reading: Reading, setup: Setup, tiers: Tiers, on_progress: Callable[[float], None]
 ) -> Quality:
-    copies, capacity = _size(setup, reading.config)
+    _, copies, capacity, _ = resolve(setup, reading.config.spec)
     strategy = setup.strategy.structure
     units = jnp.asarray(copies.units, jnp.int32)
     params = jax.tree.map(jnp.asarray, setup.params)
     cached = Cached(params, jnp.asarray(capacity.units, jnp.int32), units)
-    state = begin(strategy, params, _shape(reading.config), units)
+    state = begin(strategy, params, reading.config.spec.shape, units)
     compared, exact_nll = [], []
     for number, (text, exact) in enumerate(zip(reading.texts, reading.exact, strict=True), 1):
         tokens = jnp.asarray(text)

@@ -21,7 +21,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from specmd_jax.core.arrays import row, total
 from specmd_jax.core.types import Event, Events, ModelShape
-from specmd_jax.hardware.capacity import copies_of, find_model, free_device_bytes, parse_capacity
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.policies.base import NEXT_USE
 from specmd_jax.policies.eviction import EVICTIONS
@@ -30,6 +29,7 @@ from specmd_jax.simulator.cache import CacheConfig
 from specmd_jax.simulator.events import dense_events, first_use
 from specmd_jax.simulator.state import SimState, begin
 from specmd_jax.simulator.step import begin_pass, serve_event
+from specmd_jax.study.resolve import resolve
 from specmd_jax.study.setup import Setup
 from specmd_jax.study.tune.knobs import Knob, values_at
 from specmd_jax.traces import Trace
@@ -60,13 +60,8 @@ class Surrogate:
     def __init__(
         self, trace: Trace, setup: Setup, knobs: tuple[Knob, ...], spec: ModelSpec | None = None
     ):
-        spec = spec or find_model(trace.provenance.model, trace.shape)
-        copies = copies_of(trace.shape, setup.precisions, spec, trace.expert_bytes)
+        _, copies, capacity, _ = resolve(setup, trace, spec)
         strategy = setup.strategy
-        free = None
-        if setup.capacity == "auto" and setup.hardware is not None and spec is not None:
-            free = free_device_bytes(setup.hardware, spec, setup.context)
-        capacity = parse_capacity(setup.capacity, copies, trace.shape, strategy.scope, free)
         events = dense_events(trace, strategy.reads | {NEXT_USE}, strategy.lookahead)
         self._static = (strategy.structure, trace.shape, tuple(k.name for k in knobs))
         self._fixed = (
