@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.inputs import open_input, spooled
 from specmd_jax.core.names import find_name
 from specmd_jax.traces.importers import (
     bigmoe,
@@ -31,6 +32,7 @@ __all__ = ["IMPORTERS", "ImportOptions", "Importer", "import_trace", "import_tra
 
 _PICKLE = "a Python pickle, which is never read: save arrays or JSON"
 _HEAD = 1 << 16  # bytes that recognition may look at
+_FIRST_LINE = 1 << 24  # and more where the first line is longer
 
 
 @runtime_checkable
@@ -81,7 +83,7 @@ def import_trace(path: str | Path, options: ImportOptions | None = None) -> Trac
     """Reads a trace of any known format, recognised by content.
 
     Args:
-      path: a file, or a folder where the format is one.
+      path: a file, a pipe such as /dev/stdin, or a folder where the format is one.
       options: what the file does not say; `options.format` names the format outright.
 
     Raises:
@@ -89,7 +91,8 @@ def import_trace(path: str | Path, options: ImportOptions | None = None) -> Trac
     """
     path, options = Path(path), options or ImportOptions()
     try:
-        return _importer(path, options.format).load(path, options)
+        with spooled(path) as source:
+            return _importer(source, options.format).load(source, options)
     except InputError as error:
         raise InputError(f"{path.name or path}: {_one_line(error)}") from error
     except OSError as error:
@@ -130,8 +133,9 @@ def _importer(path: Path, name: str | None) -> Importer:
 def _head(path: Path) -> bytes:
     if path.is_dir():
         return b""
-    with path.open("rb") as file:
-        return file.read(_HEAD)
+    with open_input(path) as file:
+        head = file.read(_HEAD)
+        return head if b"\n" in head else head + file.readline(_FIRST_LINE)
 
 
 def _unknown(head: bytes, path: Path) -> str:

@@ -5,12 +5,15 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.inputs import open_input
 
 ZIP = b"PK\x03\x04"
 NPY = b"\x93NUMPY"
@@ -20,6 +23,8 @@ _NPY_HEADER = re.compile(
 )
 _NPY_TYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 _DEFLATE_LIMIT = 1032  # deflate cannot shrink more than this
+_ROUTING_LIMIT = 64  # nor routing more than this: an archive that does is made to fill memory
+_ALWAYS = 64 << 20  # bytes that any archive may hold
 _DAMAGE = (  # what zipfile raises for damaged input
     zipfile.BadZipFile, zlib.error, struct.error,
     EOFError, IndexError, NotImplementedError, OverflowError, RuntimeError, ValueError,
@@ -27,30 +32,74 @@ _DAMAGE = (  # what zipfile raises for damaged input
 
 
 def member_names(path: Path) -> list[str]:
-    """Names in a zip archive; none if it is no archive."""
+    """Names in a zip archive; none if it is no archive.
+
+    Raises:
+      InputError: it is no plain file.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_input(path) as file, zipfile.ZipFile(file) as archive:
             return archive.namelist()
+    except InputError:
+        raise
     except (OSError, *_DAMAGE):
         return []
 
 
-def read_members(path: Path, suffix: str = "") -> dict[str, bytes]:
-    """The contents of a zip archive by name, those whose name ends in `suffix`.
+@contextmanager
+def opened(path: Path) -> Iterator["Archive"]:
+    """Opens a zip archive, whose members are then read one by one.
 
     Raises:
-      InputError: the archive is damaged, or claims more than its size can hold.
+      InputError: it is no plain file; or it is damaged, here or wherever a member is read.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            chosen = [item for item in archive.infolist() if item.filename.endswith(suffix)]
-            _check_claims(chosen, path.stat().st_size)
-            return {item.filename: _member(archive, item) for item in chosen}
+        with open_input(path) as file, zipfile.ZipFile(file) as archive:
+            yield Archive(archive, path.stat().st_size)
     except InputError:
         raise
     except _DAMAGE as error:
         reason = str(error)[:80] or type(error).__name__
         raise InputError(f"a damaged zip archive ({reason}): copy the file again") from error
+
+
+class Archive:
+    """The members of a zip archive: only what is read is unpacked, in bounds that suit its size."""
+
+    def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
+        self._archive = archive
+        self._size = size
+        self._left = max(_ALWAYS, _ROUTING_LIMIT * size)
+        self._items: dict[str, zipfile.ZipInfo] = {}
+        for item in archive.infolist():
+            if self._items.setdefault(item.filename, item) is not item:
+                raise InputError(f"{_named(item)} is inside twice: keep one")
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._items)
+
+    def read(self, name: str, *, packed: bool = True) -> bytes:
+        """Unpacks a member; where it may not be `packed`, one that is compressed is refused.
+
+        Raises:
+          InputError: it claims more than its size can hold, or all that was read is more than
+            routing could be packed into an archive of this size.
+        """
+        item = self._items[name]
+        if item.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise InputError(f"{_named(item)} is compressed in a way that NumPy does not use")
+        if item.compress_type != zipfile.ZIP_STORED and not packed:
+            raise InputError(f"{_named(item)} is compressed: leave it as it was written")
+        self._left -= item.file_size
+        least = item.file_size // _DEFLATE_LIMIT - 1
+        if item.compress_size < least or self._size < least or self._left < 0:
+            raise InputError(
+                f"{_named(item)} claims {item.file_size} bytes in an archive of {self._size}: "
+                "it is damaged, or made to fill the memory"
+            )
+        with self._archive.open(item) as member:
+            return member.read(item.file_size)
 
 
 def parse_npy(data: bytes, name: str) -> Shaped[np.ndarray, "..."]:
@@ -90,22 +139,5 @@ def _npy_type(code: str, name: str) -> np.dtype:
     return np.dtype(code)
 
 
-def _check_claims(items: list[zipfile.ZipInfo], file_size: int) -> None:
-    stored = sum(item.compress_size for item in items)
-    if stored > file_size:
-        raise InputError(
-            f"a zip archive of {file_size} bytes claims {stored} inside: it is damaged"
-        )
-    for item in items:
-        if item.file_size > _DEFLATE_LIMIT * (item.compress_size + 1):
-            raise InputError(
-                f"{item.filename[:40]} claims {item.file_size} bytes from {item.compress_size} "
-                "compressed ones: it is damaged"
-            )
-
-
-def _member(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> bytes:
-    if item.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise InputError(f"{item.filename[:40]} is compressed in a way that NumPy does not use")
-    with archive.open(item) as member:
-        return member.read(item.file_size)
+def _named(item: zipfile.ZipInfo) -> str:
+    return repr(item.filename[:40])

@@ -15,6 +15,8 @@ from specmd_jax.traces.importers._routed import RoutedToken, Row
 from specmd_jax.traces.trace import DECODE, PAD, Provenance, Trace
 
 MAX_LAYERS = 4096  # of a model; real ones stop at some hundred
+_ANY_CELLS = 1 << 24  # (token, layer, slot) that any trace may have, padding among them
+_MOST_PADDING = 64  # cells for each id, beyond those
 
 
 class TraceBuilder:
@@ -111,10 +113,11 @@ class TraceBuilder:
         notes = [*notes, *fill_gaps(rows, layers)]
         choices = [row.choices[layer] for row in rows for layer in layers]
         widths = np.array([len(choice.experts) for choice in choices])
+        _check_padding(rows, layers, widths)
         grid = (len(rows), len(layers))
         requests: dict[Hashable, int] = {}
         return finish(
-            _filled([c.experts for c in choices], widths, np.int64, PAD).reshape(*grid, -1),
+            _filled([c.experts for c in choices], widths, np.int32, PAD).reshape(*grid, -1),
             step=_steps(rows),
             request=np.array([requests.setdefault(r.request, len(requests)) for r in rows]),
             phase=np.array([row.phase for row in rows], np.uint8),
@@ -151,6 +154,20 @@ def _of_layers(rows: list[Row], options: ImportOptions) -> tuple[list[Row], list
     for row in rows:
         row.choices = {at: row.choices[at] for at in layers if at in row.choices}
     return [row for row in rows if row.choices], layers
+
+
+def _check_padding(
+    rows: Sequence[Row], layers: Sequence[int], widths: Integer[np.ndarray, " C"]
+) -> None:
+    """All choices become as wide as the widest: one of them must not fill the memory."""
+    widest = int(widths.argmax())
+    cells, ids = int(widths[widest]) * len(widths), int(widths.sum())
+    if cells > max(_ANY_CELLS, _MOST_PADDING * ids):
+        row, layer = rows[widest // len(layers)], layers[widest % len(layers)]
+        raise InputError(
+            f"token {row.token}, layer {layer} chooses {widths[widest]} experts, others "
+            f"{ids / len(widths):.1f} on average: is that row damaged?"
+        )
 
 
 def _check_layers(layers: Sequence[int]) -> None:

@@ -2,11 +2,15 @@
 
 import json
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.inputs import open_input
+
+_DEEPEST = 32  # lists and objects inside each other; what is deeper cannot be shown or compared
 
 
 class at_line:
@@ -36,7 +40,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """
     number = 0
     try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
+        with TextIOWrapper(open_input(path), encoding="utf-8-sig", newline="\n") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield number, line.rstrip("\r\n")
@@ -54,10 +58,25 @@ def json_value(line: str) -> Any:
       InputError: the text is not JSON, or nests too deeply.
     """
     try:
-        return json.loads(line)
+        value = json.loads(line)
+        if line.count("[") + line.count("{") > _DEEPEST and _is_deep(value):
+            raise ValueError(f"it nests deeper than {_DEEPEST} levels")
     except (ValueError, RecursionError) as error:
         reason = str(error).split(":")[0][:60]
         raise InputError(f"not JSON ({reason}): {line[:40]!r}; was it cut off?") from error
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [[value]]
+    for _ in range(_DEEPEST + 1):
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, list | dict)
+        ]
+    return bool(level)
 
 
 def json_object(line: str) -> dict[str, Any]:

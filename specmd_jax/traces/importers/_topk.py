@@ -1,7 +1,11 @@
 """Top-k where a file only lists ids: the widest cut in which no token names an expert twice."""
 
 from collections.abc import Sequence
+from itertools import chain
 from math import gcd
+
+import numpy as np
+from jaxtyping import Integer
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.traces.trace import MAX_EXPERTS
@@ -27,16 +31,22 @@ def settle_top_k(groups: Sequence[Sequence[int]], given: int | None) -> tuple[in
             )
         return given, []
     widths = [width for width in range(min(common, MAX_EXPERTS), 0, -1) if common % width == 0]
-    top_k = next(width for width in widths if _fits(groups, width))
+    earlier, later = _repeats(groups)
+    top_k = next(width for width in widths if not (earlier // width == later // width).any())
     return top_k, [
         f"top-k not recorded: taken as {top_k}, the most in which no token repeats an id"
     ]
 
 
-def _fits(groups: Sequence[Sequence[int]], width: int) -> bool:
-    """Whether no token names an expert twice when each has `width`; 1 always fits."""
-    return all(
-        len(set(group[at : at + width])) == width
-        for group in groups
-        for at in range(0, len(group), width)
-    )
+def _repeats(
+    groups: Sequence[Sequence[int]],
+) -> tuple[Integer[np.ndarray, " R"], Integer[np.ndarray, " R"]]:
+    """Where in its group an id stands, and where the same id stands next."""
+    lengths = [len(group) for group in groups]
+    ids = np.fromiter(chain(*groups), np.int64, sum(lengths))
+    group = np.repeat(np.arange(len(groups)), lengths)
+    place = np.arange(len(ids)) - np.repeat(np.cumsum([0, *lengths[:-1]]), lengths)
+    order = np.lexsort((place, ids, group))
+    before, after = order[:-1], order[1:]
+    same = (ids[before] == ids[after]) & (group[before] == group[after])
+    return place[before[same]], place[after[same]]

@@ -1,15 +1,12 @@
 """Reads what `torch.save` writes, without torch and without unpickling.
 
-The pickle inside is treated as data: a small interpreter runs the few opcodes that plain
-containers, numbers, strings and tensors need. It calls nothing that the file names; a name that is
-not in `_GLOBALS` is refused, and so is every other opcode.
-Format: https://github.com/pytorch/pytorch/blob/main/torch/serialization.py (the zip layout), and
-Python's pickletools for the opcodes.
+The pickle inside is treated as data: `_pickle` runs the few opcodes that plain containers,
+numbers, strings and tensors need. It calls nothing that the file names; a name that is not in
+`_GLOBALS` is refused. What comes out is a tree of bounded depth that holds no more than the file.
+Format: https://github.com/pytorch/pytorch/blob/main/torch/serialization.py (the zip layout).
 """
 
-import io
 import math
-import pickletools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +14,8 @@ import numpy as np
 from jaxtyping import Shaped
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.traces.importers._archive import read_members
+from specmd_jax.traces.importers._archive import Archive, opened
+from specmd_jax.traces.importers._pickle import DAMAGE, Global, run_pickle
 
 _DTYPES = {
     "torch BoolStorage": np.bool_,
@@ -32,29 +30,12 @@ _DTYPES = {
 }
 _TENSOR = "torch._utils _rebuild_tensor_v2"
 _ORDERED = "collections OrderedDict"
-_GLOBALS = {*_DTYPES, _TENSOR, _ORDERED}
+_GLOBALS = frozenset({*_DTYPES, _TENSOR, _ORDERED})
 
-_LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_NUMBERS_AND_TEXT = {
-    "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT",
-    "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
-}  # fmt: skip
-_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_MEMO_PUT, _MEMO_GET = {"BINPUT", "LONG_BINPUT", "MEMOIZE"}, {"BINGET", "LONG_BINGET"}
-_OBEYED = {
-    *_LITERALS, *_NUMBERS_AND_TEXT, *_EMPTY, *_TUPLES, *_MEMO_PUT, *_MEMO_GET,
-    "PROTO", "FRAME", "STOP", "MARK", "TUPLE", "APPEND", "APPENDS", "SETITEM", "SETITEMS",
-    "GLOBAL", "STACK_GLOBAL", "BINPERSID", "REDUCE",
-}  # fmt: skip
-_BY_CODE = {opcode.code: opcode for opcode in pickletools.opcodes}
-_DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError)
-
-
-class _Global(NamedTuple):
-    """A name in the file: only compared, never looked up."""
-
-    name: str
+_DEEPEST = 32  # containers inside each other
+_MOST_AXES = 8
+_MOST_EMPTY = 1 << 24  # elements that an empty tensor would have, were no axis 0
+_REPEATED = 2  # times that what the file holds may be referred to, on the whole
 
 
 class _Storage(NamedTuple):
@@ -71,153 +52,99 @@ def read_torch(path: Path) -> Any:
       InputError: the file is damaged, or holds anything but containers, numbers, strings and
         tensors; the message names the first such thing.
     """
-    members = read_members(path)
-    pickled = [name for name in members if name.endswith("data.pkl")]
-    if len(pickled) != 1:
-        raise InputError(f"{len(pickled)} data.pkl inside: expected one, as torch.save writes")
-    root = pickled[0].removesuffix("data.pkl")
-    if members.get(f"{root}byteorder", b"little") != b"little":
-        raise InputError("big-endian tensors are not supported: save on a little-endian machine")
-    try:
-        return _Machine(members, root).run(members[pickled[0]])
-    except InputError:
-        raise
-    except _DAMAGE as error:
-        reason = " ".join(str(error).split())[:80] or type(error).__name__
-        raise InputError(f"data.pkl is damaged ({reason}): copy the file again") from error
+    with opened(path) as members:
+        pickled = [name for name in members.names if name.endswith("data.pkl")]
+        if len(pickled) != 1:
+            raise InputError(f"{len(pickled)} data.pkl inside: expected one, as torch.save writes")
+        tensors = _Tensors(members, root=pickled[0].removesuffix("data.pkl"))
+        try:
+            code = members.read(pickled[0], packed=False)
+            saved = run_pickle(code, _GLOBALS, tensors.storage, tensors.rebuilt)
+            _check_tree(saved, _REPEATED * (len(code) + path.stat().st_size))
+        except InputError:
+            raise
+        except DAMAGE as error:
+            reason = " ".join(str(error).split())[:80] or type(error).__name__
+            raise InputError(f"data.pkl is damaged ({reason}): copy the file again") from error
+    return saved
 
 
-class _Machine:
-    """The stack, the marks in it and the memo, as in pickletools."""
+class _Tensors:
+    """Makes arrays of the archive's members, each unpacked once."""
 
-    def __init__(self, members: dict[str, bytes], root: str) -> None:
+    def __init__(self, members: Archive, root: str) -> None:
+        if f"{root}byteorder" in members.names and members.read(f"{root}byteorder") != b"little":
+            raise InputError("big-endian tensors are not supported: save on a little-endian one")
         self._members = members
         self._root = root
-        self._stack: list[Any] = []
-        self._marks: list[int] = []
-        self._memo: dict[int, Any] = {}
+        self._held: dict[str, bytes] = {}
 
-    def run(self, code: bytes) -> Any:
-        """Steps through the opcodes; a strange one is refused before its argument is read."""
-        stream = io.BytesIO(code)
-        while (opcode := _opcode(stream)).name != "STOP":
-            self._step(opcode.name, _argument(opcode, stream))
-        return self._stack.pop()
-
-    def _step(self, name: str, argument: Any) -> None:
-        push = self._stack.append
-        if name in _NUMBERS_AND_TEXT:
-            push(argument)
-        elif name in _LITERALS:
-            push(_LITERALS[name])
-        elif name in _EMPTY:
-            push(_EMPTY[name]())
-        elif name in _TUPLES:
-            push(tuple(self._top(_TUPLES[name])))
-        elif name == "MARK":
-            self._marks.append(len(self._stack))
-        elif name == "TUPLE":
-            push(tuple(self._marked()))
-        elif name in _MEMO_PUT:
-            self._memo[len(self._memo) if argument is None else argument] = self._stack[-1]
-        elif name in _MEMO_GET:
-            push(self._memo[argument])
-        elif name in ("APPEND", "APPENDS"):
-            self._append(self._marked() if name == "APPENDS" else self._top(1))
-        elif name in ("SETITEM", "SETITEMS"):
-            self._set_items(self._marked() if name == "SETITEMS" else self._top(2))
-        elif name == "GLOBAL":
-            push(_allowed(argument))
-        elif name == "STACK_GLOBAL":
-            push(_allowed(" ".join(self._top(2))))
-        elif name == "BINPERSID":
-            push(self._storage(*self._top(1)))
-        elif name == "REDUCE":
-            push(self._rebuilt(*self._top(2)))
-
-    def _top(self, count: int) -> list[Any]:
-        """Takes `count` items off the stack."""
-        if not 0 <= count <= len(self._stack):
-            raise ValueError("the stack is empty")
-        cut = len(self._stack) - count
-        items = self._stack[cut:]
-        del self._stack[cut:]
-        return items
-
-    def _marked(self) -> list[Any]:
-        """Takes what is above the last mark."""
-        return self._top(len(self._stack) - self._marks.pop())
-
-    def _append(self, items: list[Any]) -> None:
-        target = self._stack[-1]
-        if not isinstance(target, list):
-            raise ValueError("append to what is no list")
-        target.extend(items)
-
-    def _set_items(self, items: list[Any]) -> None:
-        target = self._stack[-1]
-        if not isinstance(target, dict):
-            raise ValueError("item of what is no dict")
-        target.update(zip(items[::2], items[1::2], strict=True))
-
-    def _storage(self, identity: Any) -> _Storage:
+    def storage(self, identity: Any) -> _Storage:
+        """What a persistent id of the pickle stands for."""
         kind, dtype, key, _device, _count = identity
-        if kind != "storage" or not isinstance(dtype, _Global) or dtype.name not in _DTYPES:
+        known = isinstance(dtype, Global) and dtype.name in _DTYPES
+        if kind != "storage" or not known or not isinstance(key, str) or len(key) > 20:
             raise ValueError("a storage of unknown kind")
         return _Storage(dtype.name, key)
 
-    def _rebuilt(self, function: Any, arguments: Any) -> Any:
-        if function == _Global(_ORDERED) and arguments == ():
+    def rebuilt(self, function: Any, arguments: Any) -> Any:
+        """What a call of the pickle returns: a tensor, or an empty dictionary."""
+        if not isinstance(function, Global) or not isinstance(arguments, tuple):
+            raise ValueError("a call of what is no function")
+        if function.name == _ORDERED and not arguments:
             return {}
-        if function != _Global(_TENSOR):
+        if function.name != _TENSOR:
             raise ValueError("a call of what is no tensor")
         storage, offset, shape, strides = arguments[:4]
-        data = np.frombuffer(
-            self._members[f"{self._root}data/{storage.key}"], _DTYPES[storage.dtype]
-        )
+        if not isinstance(storage, _Storage):
+            raise ValueError("a tensor without storage")
+        data = np.frombuffer(self._bytes(storage.key), _DTYPES[storage.dtype])
         return _strided(data, offset, shape, strides)
 
-
-def _opcode(stream: io.BytesIO) -> pickletools.OpcodeInfo:
-    code = stream.read(1).decode("latin-1")
-    if not code:
-        raise ValueError("it ends too early")
-    opcode = _BY_CODE.get(code)
-    if opcode is None:
-        raise ValueError(f"no opcode {code!r}")
-    if opcode.name not in _OBEYED:
-        raise InputError(
-            f"data.pkl uses {opcode.name}, which tensors and lists do not need: refused"
-        )
-    return opcode
+    def _bytes(self, key: str) -> bytes:
+        if key not in self._held:
+            self._held[key] = self._members.read(f"{self._root}data/{key}")
+        return self._held[key]
 
 
-def _argument(opcode: pickletools.OpcodeInfo, stream: io.BytesIO) -> Any:
-    if opcode.name == "GLOBAL":  # two lines of plain text: pickletools would undo escapes in them
-        module, name = (stream.readline().decode("ascii").rstrip("\n") for _ in range(2))
-        return f"{module} {name}"
-    return opcode.arg.reader(stream) if opcode.arg else None
-
-
-def _allowed(name: str) -> _Global:
-    if name not in _GLOBALS:
-        raise InputError(
-            f"data.pkl names {name.replace(' ', '.')[:60]!r}: refused, only tensors and "
-            "plain containers are read"
-        )
-    return _Global(name)
-
-
-def _strided(
-    data: Shaped[np.ndarray, " S"], offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
-) -> Shaped[np.ndarray, "..."]:
+def _strided(data: Shaped[np.ndarray, " S"], offset: Any, shape: Any, strides: Any) -> np.ndarray:
     """A tensor's view of its storage, refused if it reaches outside."""
-    if len(shape) != len(strides) or min(offset, *shape, *strides, 0) < 0:
-        raise ValueError("a tensor of negative or uneven shape")
-    if math.prod(shape) == 0:
-        return np.zeros(shape, data.dtype)
+    for sizes in (shape, strides):
+        if not isinstance(sizes, tuple) or len(sizes) > _MOST_AXES:
+            raise ValueError("a tensor without a shape")
+        if any(type(size) is not int or size < 0 for size in (offset, *sizes)):
+            raise ValueError("a tensor of negative or uneven shape")
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    if not math.prod(shape) and math.prod(size or 1 for size in shape) <= _MOST_EMPTY:
+        return np.zeros(shape, data.dtype)
     if last >= data.size or math.prod(shape) > data.size:
         raise ValueError(f"a tensor of shape {shape} in a storage of {data.size}")
     steps = [stride * data.itemsize for stride in strides]
     return np.lib.stride_tricks.as_strided(data[offset:], shape, steps, writeable=False)
+
+
+def _check_tree(saved: Any, most: int) -> None:
+    """Refuses what is nested too deeply, and what refers to the same things again and again.
+
+    Written out, a file of references to references can be larger than any memory. So its size is
+    added up level by level; a container that holds itself never comes to an end, so it is too
+    deep as well.
+    """
+    level, size = [saved], 0
+    for _ in range(_DEEPEST):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below += item.values()
+            elif isinstance(item, list | tuple) and not isinstance(item, _Storage):
+                below += item
+            size += 1 if not isinstance(item, np.ndarray) else item.nbytes
+            if size + len(below) > most:
+                raise InputError(
+                    "data.pkl refers to the same things over and over: written out, it is larger "
+                    f"than {most} bytes"
+                )
+        if not below:
+            return
+        level = below
+    raise InputError(f"data.pkl nests deeper than {_DEEPEST} levels: a recorder's file has 6")

@@ -2,6 +2,7 @@
 
 import math
 import re
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ from specmd_jax.core.errors import InputError
 _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
 _LARGEST = 2**31 - 1  # of any id, position or step
 _LARGEST_SCORE = 1e30  # a score beyond float32 is damage
+
+_SHORT = reprlib.Repr()  # bounded in work, too: values may nest without end
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 60, 60
 
 
 def integer(value: object, what: str) -> int:
@@ -21,7 +25,7 @@ def integer(value: object, what: str) -> int:
     if isinstance(value, str) and _INTEGER.fullmatch(value):
         value = int(value)
     if type(value) is not int or abs(value) > _LARGEST:
-        raise InputError(f"{what} is {_shown(value)}: expected a whole number below 2^31")
+        raise InputError(f"{what} is {shown(value)}: expected a whole number below 2^31")
     return value
 
 
@@ -36,7 +40,7 @@ def real(value: object, what: str) -> float:
     except (ValueError, OverflowError):
         number = math.nan
     if not abs(number) <= _LARGEST_SCORE:
-        raise InputError(f"{what} is {_shown(value)}: expected a finite number")
+        raise InputError(f"{what} is {shown(value)}: expected a finite number")
     return number
 
 
@@ -83,15 +87,15 @@ def text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _sequence(values: object, what: str) -> Sequence[Any]:
-    if not isinstance(values, list | tuple):
-        raise InputError(f"{what} is {_shown(values)}: expected a list")
-    return values
-
-
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """At most 40 characters of it; a whole number of many digits is only described."""
     if type(value) is int and abs(value) > 10**30:
         return "a number of over 30 digits"
-    shown = repr(value)
-    return shown if len(shown) <= 40 else f"{shown[:37]}..."
+    short = _SHORT.repr(value)
+    return short if len(short) <= 40 else f"{short[:37]}..."
+
+
+def _sequence(values: object, what: str) -> Sequence[Any]:
+    if not isinstance(values, list | tuple):
+        raise InputError(f"{what} is {shown(values)}: expected a list")
+    return values

@@ -8,7 +8,6 @@ Prefill is one batched pass. llama.cpp computes the last layer for the last prom
 others are padded there. Learned from Helldez/BigMoeOnEdge/docs/telemetry.md and a recorded file.
 """
 
-import re
 from pathlib import Path
 
 from specmd_jax.core.errors import InputError
@@ -21,7 +20,6 @@ from specmd_jax.traces.trace import DECODE, PREFILL, Provenance, Trace
 NAME = "bigmoe"
 DESCRIPTION = "BigMoeOnEdge `# route_trace v1` CSV: phase, weights and bytes of an expert"
 
-_FACT = re.compile(r"(\w+)=(\S+)")
 _NEEDED = ("turn", "phase", "step", "layer", "expert")
 _PHASES = {0: PREFILL, 1: DECODE}
 
@@ -60,7 +58,7 @@ def load(path: Path, options: ImportOptions) -> Trace:
 def _preamble(line: str, facts: dict[str, str], sizes: dict[int, int]) -> None:
     if line.startswith("# route_trace") and line.split()[-1] != "v1":
         raise InputError(f"route_trace {line.split()[-1]} is not supported: record v1")
-    found = dict(_FACT.findall(line))
+    found = dict(word.split("=", 1) for word in line.split() if "=" in word)
     if "layer" in found and "expert_bytes" in found:
         layer = integer(found["layer"], "layer")
         sizes[layer] = integer(found["expert_bytes"], "expert_bytes")

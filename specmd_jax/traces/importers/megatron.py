@@ -8,6 +8,7 @@ several tokens counts as prefill.
 Learned from megatron/core/transformer/moe router tracing of NVIDIA/Megatron-LM, pull request 5220.
 """
 
+import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,12 @@ def load(path: Path, options: ImportOptions) -> Trace:
     notes = ["phases not recorded: a step of several tokens is prefill, of one token decode"]
     ranks = _distinct(by_rank, notes)
     builder = TraceBuilder()
-    for step in sorted(set().union(*ranks.values())):
-        _add_step(
-            builder, step, {rank: steps[step] for rank, steps in ranks.items() if step in steps}
-        )
+    by_step: dict[int, dict[int, Layers]] = defaultdict(dict)
+    for rank, steps in ranks.items():
+        for step, layers in steps.items():
+            by_step[step][rank] = layers
+    for step in sorted(by_step):
+        _add_step(builder, step, by_step[step])
     provenance = Provenance(producer="megatron", source=path.name, recorded="RouterTracer")
     return builder.build(options, provenance, notes=notes)
 
@@ -73,9 +76,10 @@ def _collect(record: dict[str, Any], by_rank: dict[int, Rank]) -> None:
 def _distinct(by_rank: dict[int, Rank], notes: list[str]) -> dict[int, Rank]:
     """Ranks that hold tokens of their own; notes those that only repeat another."""
     kept: dict[int, Rank] = {}
+    first: dict[str, int] = {}  # the rank that holds something, by what it holds
     for rank, steps in sorted(by_rank.items()):
-        same = next((other for other in kept if kept[other] == steps), None)
-        if same is None:
+        same = first.setdefault(json.dumps(steps, sort_keys=True), rank)
+        if same == rank:
             kept[rank] = steps
         else:
             notes.append(f"rank {rank} repeats rank {same}: left out")
@@ -88,17 +92,11 @@ def _distinct(by_rank: dict[int, Rank], notes: list[str]) -> dict[int, Rank]:
 
 
 def _add_step(builder: TraceBuilder, step: int, ranks: dict[int, Layers]) -> None:
-    counts = {rank: max(map(len, layers.values())) for rank, layers in ranks.items()}
-    phase = PREFILL if sum(counts.values()) > 1 else DECODE
+    tokens = sum(max(map(len, layers.values())) for layers in ranks.values())
+    phase = PREFILL if tokens > 1 else DECODE
     for rank, layers in ranks.items():
-        for token in range(counts[rank]):
-            for layer, choices in layers.items():
-                if token < len(choices):
-                    builder.choose(
-                        (step, rank, token),
-                        layer,
-                        RoutedToken(choices[token]),
-                        request=rank,
-                        phase=phase,
-                        run=step,
-                    )
+        for layer, choices in layers.items():
+            for token, experts in enumerate(choices):
+                choice = RoutedToken(experts)
+                where = {"request": rank, "phase": phase, "run": step}
+                builder.choose((step, rank, token), layer, choice, **where)

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Integer, Shaped
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.traces.importers._archive import ZIP, member_names, parse_npy, read_members
+from specmd_jax.core.inputs import open_input
+from specmd_jax.traces.importers._archive import ZIP, member_names, opened, parse_npy
 from specmd_jax.traces.importers._axes import in_order, order_of_axes
 from specmd_jax.traces.importers._finish import finish
 from specmd_jax.traces.importers._lines import json_object
@@ -26,6 +27,7 @@ NAME = "npz"
 DESCRIPTION = "trace.npz of arrays (experts, request, phase, weights) with meta.json beside it"
 
 _PREFILL_CODE = 0  # in the file
+_LONGEST_META = 1 << 20  # bytes of meta.json
 _WANTED = ("experts", "request", "phase", "step", "weights", "logits")
 
 
@@ -82,16 +84,17 @@ def _archive(path: Path) -> Path:
 
 
 def _arrays(file: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
-    members = read_members(file, ".npy")
-    names = [name for name in _WANTED if f"{name}.npy" in members]
-    return {name: parse_npy(members[f"{name}.npy"], name) for name in names}
+    with opened(file) as members:
+        names = [name for name in _WANTED if f"{name}.npy" in members.names]
+        return {name: parse_npy(members.read(f"{name}.npy"), name) for name in names}
 
 
 def _meta(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        return json_object(file.read_text("utf-8"))
+        with open_input(file) as stream:
+            return json_object(stream.read(_LONGEST_META).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError("meta.json is not UTF-8 text: write it again") from error
 
@@ -105,6 +108,8 @@ def _of_kind(arrays: dict[str, Any], name: str, kinds: str, axes: int) -> np.nda
             f"{name} is {array.dtype} of shape {array.shape}: expected {axes} axes of "
             f"{'floats' if kinds == 'f' else 'integers'}"
         )
+    if not array.size:
+        raise InputError(f"the trace is empty: {name} has shape {array.shape}, record a pass")
     return array
 
 

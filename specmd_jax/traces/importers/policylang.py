@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.inputs import open_input
 from specmd_jax.traces.importers._build import RoutedToken, TraceBuilder
 from specmd_jax.traces.importers._lines import at_line, first_object, json_objects
 from specmd_jax.traces.importers._options import ImportOptions
@@ -54,7 +55,7 @@ def detect(head: bytes, path: Path) -> bool:
 
 def load(path: Path, options: ImportOptions) -> Trace:
     """Reads the entries, in the order of the file."""
-    with path.open("rb") as file:
+    with open_input(path) as file:
         parquet = file.read(len(_PARQUET)) == _PARQUET
     builder, header, count = TraceBuilder(), {}, 0
     for number, entry in _parquet(path) if parquet else json_objects(path):

@@ -9,6 +9,7 @@ The file is read without unpickling, see `_torch`.
 Learned from python/sglang/srt/eplb/expert_distribution.py of sgl-project/sglang.
 """
 
+from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ NAME = "sglang"
 DESCRIPTION = "expert_distribution_recorder .pt, modes per_token and per_pass (read without pickle)"
 
 _MOST_CELLS = 1 << 24  # of one pass: (token, layer, slot)
+_MOST_DEALT = 1 << 26  # of all passes whose counts are dealt out: few counts can make many cells
 _EXTEND, _MIXED = 1, 3  # values of SGLang's ForwardMode; a mixed batch computes prompts too
 
 
@@ -37,23 +39,24 @@ class _Pass(NamedTuple):
     experts: Integer[np.ndarray, "T L K"]
     request: list[int]
     phase: int
+    dealt: bool = False  # from counts
 
 
 class _Requests:
     """Which request a token belongs to: the file has no names, but positions follow on."""
 
     def __init__(self) -> None:
-        self._next: dict[int, list[int]] = {}  # by next position, the requests waiting there
+        self._next: dict[int, deque[int]] = {}  # by next position, the requests waiting there
         self._count = 0
 
     def take(self, position: int, length: int = 1) -> int:
         """The request that goes on at `position`, or a new one."""
         waiting = self._next.get(position)
         if waiting and position:
-            request = waiting.pop(0)
+            request = waiting.popleft()
         else:
             request, self._count = self._count, self._count + 1
-        self._next.setdefault(position + length, []).append(request)
+        self._next.setdefault(position + length, deque()).append(request)
         return request
 
 
@@ -68,8 +71,14 @@ def load(path: Path, options: ImportOptions) -> Trace:
         raise InputError(_no_records(saved))
     logical = _integers(saved.get("last_physical_to_logical_map"), 2)
     requests = _Requests()
-    read = [_pass(record, requests, logical, options) for record in saved["records"]]
-    passes = [one for one in read if one is not None]
+    passes, dealt = [], 0
+    for record in saved["records"]:
+        one = _pass(record, requests, logical, options)
+        if one is not None:
+            passes.append(one)
+            dealt += one.experts.size * one.dealt
+        if dealt > _MOST_DEALT:
+            raise InputError(f"over {_MOST_DEALT} choices are counted: record fewer passes")
     if not passes:
         raise InputError("no record has tokens: record while requests run")
     if len({one.experts.shape[1:] for one in passes}) > 1:
@@ -156,7 +165,7 @@ def _from_counts(counts: Integer[np.ndarray, "L E"], top_k: int | None) -> _Pass
     for layer in np.flatnonzero(counts.any(axis=1)):
         listed = np.repeat(np.arange(counts.shape[1]), counts[layer])
         experts[:, layer] = listed.reshape(top_k, tokens).T  # copies of one are < tokens apart
-    return _Pass(experts, [0] * tokens, DECODE)
+    return _Pass(experts, [0] * tokens, DECODE, dealt=True)
 
 
 def _routed_layers(
@@ -188,7 +197,7 @@ def _logical_counts(counts: Integer[np.ndarray, "L E"], logical: Map) -> Integer
 
 def _check_map(logical: Integer[np.ndarray, "L E"], layers: int, physical: int) -> None:
     fits = len(logical) == layers and logical.shape[1] >= physical > 0
-    if not fits or logical.min() < 0 or logical.max() >= MAX_EXPERTS:
+    if not fits or not logical.size or logical.min() < 0 or logical.max() >= MAX_EXPERTS:
         raise InputError(
             f"the map of physical experts has shape {logical.shape}, a record has {layers} layers "
             f"and {physical} physical experts"

@@ -20,12 +20,13 @@ import numpy as np
 from jaxtyping import Integer, Shaped
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.inputs import open_input
 from specmd_jax.traces.importers._archive import (
     NPY,
     ZIP,
     member_names,
+    opened,
     parse_npy,
-    read_members,
 )
 from specmd_jax.traces.importers._axes import Order, in_order, order_of_axes
 from specmd_jax.traces.importers._finish import finish
@@ -132,13 +133,16 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _requests(file: Path) -> Iterator[_Request]:
-    with file.open("rb") as stream:
+    with open_input(file) as stream:
         archive = stream.read(len(ZIP)) == ZIP
+        stream.seek(0)
+        data = b"" if archive else stream.read()
     if not archive:
-        yield _Request(file.stem, [_checked(parse_npy(file.read_bytes(), file.name), file.name)])
+        yield _Request(file.stem, [_checked(parse_npy(data, file.name), file.name)])
         return
-    members = read_members(file, ".npy")
-    arrays = {name: _checked(parse_npy(members[name], name), name) for name in members}
+    with opened(file) as members:
+        names = [name for name in members.names if name.endswith(".npy")]
+        arrays = {name: _checked(parse_npy(members.read(name), name), name) for name in names}
     if arrays.keys() == {_PROMPT, _GENERATED}:
         yield _Request(file.stem, [arrays[_PROMPT], arrays[_GENERATED]], prompted=True)
         return
@@ -152,7 +156,9 @@ def _checked(array: Shaped[np.ndarray, "..."], name: str) -> Ids:
             f"{name} is {array.dtype} of shape {array.shape}: expected integers "
             "[tokens, layers, k], or [tokens, k] of one layer, none of them 0"
         )
-    return array.astype(np.int64)
+    if not PAD <= int(array.min()) <= int(array.max()) < 2**31:
+        raise InputError(f"{name} names experts {array.min()} to {array.max()}: is it damaged?")
+    return array.astype(np.int32)
 
 
 def _without_dense(
