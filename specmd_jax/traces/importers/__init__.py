@@ -25,6 +25,7 @@ from specmd_jax.traces.importers import (
     vllm,
 )
 from specmd_jax.traces.importers._join import join_files, part_options
+from specmd_jax.traces.importers._lines import first_line, json_value
 from specmd_jax.traces.importers._options import ImportOptions
 from specmd_jax.traces.trace import Trace
 
@@ -153,6 +154,13 @@ def _unknown(head: bytes, path: Path) -> str:
     ):
         if head.startswith(start):
             return reason
+    if b"\0" in head[:2]:
+        return "binary data, or UTF-16 text: convert it to UTF-8"
+    try:
+        if first_line(head).startswith(("{", "[")):
+            json_value(first_line(head))
+    except InputError as error:
+        return f"its first line is {error}"
     return (
         f"no format of {len(IMPORTERS)} recognises it (it begins {head[:24]!r}): "
         "name one, see `specmd list formats`"
