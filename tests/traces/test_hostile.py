@@ -40,7 +40,9 @@ def deflated(member: str, size: int) -> bytes:
 
 def wide(rows: int, width: int) -> bytes:
     narrow = [f"{token},0,1" for token in range(rows)]
-    return "\n".join(["token,layer,experts", *narrow, f"{rows},0,{list(range(width))}"]).encode()
+    return "\n".join(
+        ["token,layer,experts", *narrow, f"{rows},0," + " ".join(map(str, range(width)))]
+    ).encode()
 
 
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -53,12 +55,11 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         "nests deeper|over and over",
     ),
     "lists of lists that are the same": (
-        lambda: pickled(b"]q\x00(" + b"N" * 999 + b"e](" + b"h\x00" * 999 + b"e\x85"),
+        lambda: pickled(b"](]q\x00(" + b"N" * 999 + b"e" + b"h\x00" * 999 + b"e"),
         "over and over",
     ),
     "a list that holds itself": (lambda: pickled(b"]q\x00h\x00a"), "nests deeper"),
     "a tuple in a tuple in a tuple": (lambda: pickled(b")" + b"\x85" * 5000), "nests deeper"),
-    "millions of containers": (lambda: pickled(b")" + b"\x85" * 600_000), "more containers than"),
     "a memo with holes": (lambda: pickled(b"Nr\xff\xff\xff\x0f"), "entry 268435455 of a memo"),
     "a number without end": (lambda: pickled(b"\x8a\xff" + b"\x01" * 255), "over 64 bits"),
     "a compressed pickle": (lambda: deflated("archive/data.pkl", 1 << 20), "is compressed"),
@@ -66,7 +67,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: deflated("experts.npy", 100 << 20),
         "made to fill the memory",
     ),
-    "one row far wider than the others": (lambda: wide(6000, 4000), "token .*6000.* is that row"),
+    "one row far wider than the others": (lambda: wide(4500, 4000), "token .*4500.* is that row"),
     "a line of brackets": (
         lambda: b'{"token": 0, "layer": 0, "experts": [1], "request": ' + b"[" * 500 + b"]" * 500,
         "its first line is not JSON",
@@ -92,12 +93,21 @@ def test_a_hostile_file_is_refused_in_one_line(data, message, tmp_path):
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
-def test_counts_are_not_dealt_out_without_end(tmp_path):
-    """Few counts can stand for many choices: what they become is bounded, too."""
-    counts = np.full((64, 2), 1 << 16, np.int32)
+def test_containers_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("specmd_jax.traces.importers._pickle._ANY_CONTAINERS", 1000)
     path = tmp_path / "x.pt"
-    path.write_bytes(torch_bytes({"records": [{"global_physical_count": counts}] * 9}))
-    with pytest.raises(InputError, match="over 67108864 choices"):
+    path.write_bytes(pickled(b")" + b"\x85" * 2000))
+    with pytest.raises(InputError, match="more containers than"):
+        import_trace(path)
+
+
+def test_counts_are_not_dealt_out_without_end(tmp_path, monkeypatch):
+    """Few counts can stand for many choices: what they become is bounded, too."""
+    monkeypatch.setattr("specmd_jax.traces.importers.sglang._MOST_DEALT", 1000)
+    records = [{"global_physical_count": np.full((2, 2), 64, np.int32)} for _ in range(9)]
+    path = tmp_path / "x.pt"
+    path.write_bytes(torch_bytes({"records": records}))
+    with pytest.raises(InputError, match="over 1000 choices"):
         import_trace(path, ImportOptions(top_k=2))
 
 
@@ -105,16 +115,16 @@ def test_a_member_that_is_not_needed_is_not_unpacked(tmp_path):
     path = SAMPLES["npz"](tmp_path)
     expected = import_trace(path)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("other.npy", bytes(200 << 20))
+        archive.writestr("other.npy", bytes(100 << 20))
     assert np.array_equal(import_trace(path).experts, expected.experts)
 
 
 def test_a_long_first_line_is_recognised(tmp_path):
     """Recognition looks at the whole first line, however many tokens a record holds."""
     path = tmp_path / "router_trace_rank0.jsonl"
-    tokens = [[token % 7, 7] for token in range(20_000)]
+    tokens = [[token % 7, 7] for token in range(9_000)]
     path.write_text(f'{{"rank": 0, "step": 0, "layer": 0, "top_indices": {tokens}}}\n')
-    assert import_trace(path).num_tokens == 20_000
+    assert import_trace(path).num_tokens == 9_000
 
 
 @pytest.mark.parametrize(
@@ -185,7 +195,7 @@ def test_a_folder_whose_files_are_pipes_is_not_waited_for(name, tmp_path):
         SAMPLES["npz"](tmp_path)
         (tmp_path / name).unlink()
     os.mkfifo(tmp_path / name)
-    with pytest.raises(InputError, match="is a pipe|no trace files|without trace files"):
+    with pytest.raises(InputError, match=r"is a pipe|without trace files"):
         import_trace(tmp_path)
 
 
