@@ -49,16 +49,32 @@ def _measured_row(one: dict[str, Any], spec: ModelSpec, machine: HardwareProfile
     }
 
 
-def band_of(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the band that holds the estimate and 95 % of the rows, and the estimate's errors."""
+def band_of(rows: Iterable[dict[str, Any]], *, centred: bool = False) -> dict[str, Any]:
+    """Returns the band that holds 95 % of the rows, and the estimate's errors.
+
+    Args:
+      rows: of one kind.
+      centred: whether the estimate is the closed form times its median ratio, as TTFT's is; else
+        it is the closed form itself, and the band is stretched to hold it.
+    """
     chosen = list(rows)
-    ratio = np.asarray([row["found_s"] / row["estimated_s"] for row in chosen])
+    closed_form = np.asarray([row["found_s"] / row["estimated_s"] for row in chosen])
+    center = float(np.median(closed_form)) if centred else 1.0
+    ratio = closed_form / center
     error = np.abs(1 / ratio - 1)
     return {
+        "center": center,
         "low": min(1.0, float(np.quantile(ratio, 0.025, method="lower"))),
         "high": max(1.0, float(np.quantile(ratio, 0.975, method="higher"))),
         "median_error": float(np.median(error)),
         "p95_error": float(np.quantile(error, 0.95)),
         "runs": len(ratio),
         "against": chosen[0]["against"],
+        "scope": _prompts(chosen) if centred else "",
     }
+
+
+def _prompts(rows: Rows) -> str:
+    """Returns what lengths the prompts of TTFT's rows had: their capacity is `64 tokens`."""
+    lengths = [int(str(row["capacity"]).split()[0]) for row in rows]
+    return f"prompts of {min(lengths)} to {max(lengths)} tokens"

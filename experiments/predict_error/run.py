@@ -30,9 +30,10 @@ from experiments.shared.recordings import (
 )
 from specmd_jax.hardware.capacity import find_model
 from specmd_jax.model_zoo import MODELS, ModelSpec
-from specmd_jax.predict.forecast import Question, decode_time, prefill_time
+from specmd_jax.predict.forecast import decode_time, prefill_time
 from specmd_jax.predict.hit_rates import Locality, published_locality, trace_locality
 from specmd_jax.predict.latency import Foresight, pass_parts, pass_time
+from specmd_jax.predict.memory import Question
 from specmd_jax.study.choice import Choice
 from specmd_jax.study.metrics import SIMULATED, summarise_result
 from specmd_jax.study.run import RunResult, compare

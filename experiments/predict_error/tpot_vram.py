@@ -22,8 +22,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from experiments.shared.recordings import RECORDED, RESULTS, Rows, finish, load, read_rows, where
 from specmd_jax.hardware.capacity import find_model
 from specmd_jax.hardware.profiles import get_hardware
-from specmd_jax.predict.forecast import Question, bytes_for, decode_time
+from specmd_jax.predict.forecast import decode_time
 from specmd_jax.predict.hit_rates import published_locality
+from specmd_jax.predict.memory import Question, bytes_for
 from specmd_jax.report.plots import (
     BLACK,
     BLUE,

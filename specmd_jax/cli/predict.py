@@ -29,8 +29,10 @@ class Predict:
     """The machine: a name of `specmd list hardware`, or a file of `specmd calibrate`."""
     vram: Annotated[str | None, option("SIZE")] = None
     """Device memory to use, for example 8GB, instead of all there is."""
-    precision: Annotated[str, option("Q", "bf16")] = "bf16"
-    """Precision of the routed experts; all else is bf16."""
+    precision: Annotated[str | None, option("Q", "as stored, else bf16")] = None
+    """Precision of the routed experts."""
+    non_expert_precision: Annotated[str | None, option("Q", "as stored, else bf16")] = None
+    """Precision of attention, shared experts and dense blocks; the rest stays in 16 bits."""
     link: Annotated[str | None, option("RATE")] = None
     """Another rate from host to device, for example 5GB/s."""
     prompt: Annotated[int, option("N", "512")] = 512
@@ -47,12 +49,16 @@ class Predict:
 
     def run(self) -> None:
         from specmd_jax.model_zoo import find_precision
-        from specmd_jax.predict.forecast import Question, forecast, known_band
-        from specmd_jax.report.forecast_page import describe_forecast, show_forecast
+        from specmd_jax.predict.forecast import forecast, known_band
+        from specmd_jax.predict.memory import Question
+        from specmd_jax.predict.record import describe_forecast
+        from specmd_jax.report.forecast_page import show_forecast
 
         spec = load_model(self.model)
         assert spec is not None
-        precision = find_precision(self.precision)
+        others = find_precision(self.non_expert_precision or spec.non_expert_precision)
+        spec = replace(spec, non_expert_precision=others)
+        precision = find_precision(self.precision or spec.expert_precision)
         question = Question(spec, self._machine(), precision, self.prompt, self.context, self.batch)
         locality = self._locality(spec)
         bands = known_band("ttft"), known_band("published" if self.trace is None else "trace")

@@ -33,7 +33,13 @@ def nbytes(value: int | float | None) -> str:
     if value is None:
         return UNKNOWN
     scale, prefix = next((size for size in _PREFIXES if value >= size[0]), (1, ""))
-    return f"{_three(value / scale)} {prefix}B"
+    return f"{_three(value / scale)} {prefix}B" if value else "0 B"
+
+
+def device_memory(value: int) -> str:
+    """Returns a device's memory: makers count it in GiB, sizes of models are in GB."""
+    gib = value / 2**30
+    return f"{nbytes(value)} ({gib:.0f} GiB)" if gib.is_integer() and gib else nbytes(value)
 
 
 def _three(value: float) -> str:

@@ -5,57 +5,21 @@ rate comes from `Locality`, of a trace or published.
 """
 
 import json
-from dataclasses import dataclass, replace
+from bisect import bisect_left
+from dataclasses import replace
 from importlib import resources
 from typing import NamedTuple
 
-import numpy as np
-
 from specmd_jax.core.errors import InputError
-from specmd_jax.hardware.profiles import HardwareProfile
-from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.predict.break_even import batch_gain, batch_pass, break_even_acceptance
 from specmd_jax.predict.hit_rates import KNEE, Locality
 from specmd_jax.predict.latency import PassTime, pass_parts, pass_time
+from specmd_jax.predict.memory import Memory, Question, bytes_for, share_out
 
-RESERVE = 0.1  # of the device's memory, for activations and the allocator; hardware.capacity's
 ERRORS = "forecast_errors.json"
 NEAR_FULL = 0.9  # hit rate up to which a working set is said to be held
 DRAFT = 4  # tokens that speculative decoding would check in one pass
 BATCH = 8  # sequences that would be decoded together
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is to be run, and on what."""
-
-    spec: ModelSpec
-    hardware: HardwareProfile  # its memory is the budget
-    precision: str = "bf16"  # of the routed experts; the rest is bf16
-    prompt: int = 512  # tokens
-    context: int = 1024  # tokens of each sequence when it is decoded, prompt included
-    batch: int = 1
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.prompt <= self.context:
-            raise InputError(
-                f"a prompt of {self.prompt} tokens in a context of {self.context}: "
-                "the context holds the prompt, so give a longer one"
-            )
-        if self.batch < 1:
-            raise InputError(f"batch {self.batch} decodes nothing: give 1 or more")
-
-
-class Memory(NamedTuple):
-    """Where the device's bytes go."""
-
-    total: int
-    reserve: int
-    weights: int  # all but the routed experts
-    kv: int
-    experts: int  # what is left for copies of experts
-    slots_per_layer: int  # copies a layer that fit
-    all_experts: int  # bytes of all routed experts
 
 
 class Forecast(NamedTuple):
@@ -64,7 +28,7 @@ class Forecast(NamedTuple):
     memory: Memory
     hit_rate: float
     decode: PassTime
-    ttft_s: float  # cold: every expert the prompt needs is loaded
+    ttft_s: float  # cold: every expert the prompt needs is loaded; less the known bias
     doubled_bytes: int | None  # smallest device memory that halves the time of a token
     working_set_bytes: int  # device memory for the knee of the hit rate
     near_full_bytes: int | None  # device memory for 90 % of hits
@@ -73,14 +37,16 @@ class Forecast(NamedTuple):
 
 
 class Band(NamedTuple):
-    """Ratios of what was found to what this model had estimated, from its own error table."""
+    """Ratios of what was found to the estimate, from this model's own error table."""
 
+    center: float  # by which the closed form was multiplied to become the estimate
     low: float  # 2.5 % of the runs lay below
     high: float
     median_error: float
     p95_error: float
     runs: int
     against: str  # SIMULATED or MEASURED
+    scope: str  # what the runs were of, where it is less than what may be asked
 
 
 def forecast(question: Question, locality: Locality) -> Forecast:
@@ -92,21 +58,30 @@ def forecast(question: Question, locality: Locality) -> Forecast:
     memory = share_out(question)
     slots = memory.slots_per_layer
     decode = decode_time(question, locality.at(slots))
-    by_slots = np.arange(question.spec.num_experts + 1)
-    times = [float(decode_time(question, locality.at(float(count))).total) for count in by_slots]
-    halved = np.flatnonzero(np.asarray(times) <= float(decode.total) / 2)
+    halved = _fewest_slots(question, locality, float(decode.total) / 2)
     near_full = locality.slots_for(NEAR_FULL)
     knee = min(KNEE * question.spec.top_k, question.spec.num_experts)
     return Forecast(
         memory,
         locality.at(slots),
         decode,
-        float(prefill_time(question, locality).total),
-        bytes_for(question, int(halved[0])) if len(halved) else None,
+        unbiased_ttft(float(prefill_time(question, locality).total)),
+        None if halved is None else bytes_for(question, halved),
         bytes_for(question, knee),
         None if near_full is None else bytes_for(question, near_full),
         *_of_one_sequence(replace(question, batch=1), locality),
     )
+
+
+def _fewest_slots(question: Question, locality: Locality, seconds: float) -> int | None:
+    """Returns the fewest slots a layer with which a token takes so long at most; None: none do."""
+    most = question.spec.num_experts
+    slots = bisect_left(
+        range(most + 1),
+        -seconds,
+        key=lambda slots: -float(decode_time(question, locality.at(slots)).total),
+    )
+    return slots if slots <= most else None
 
 
 def _of_one_sequence(question: Question, locality: Locality) -> tuple[float | None, float | None]:
@@ -123,36 +98,6 @@ def _of_one_sequence(question: Question, locality: Locality) -> tuple[float | No
     return acceptance, gain
 
 
-def share_out(question: Question) -> Memory:
-    """Returns where the device's memory goes.
-
-    Raises:
-      InputError: no expert finds room.
-    """
-    spec, total = question.spec, question.hardware.device_memory_bytes
-    reserve, weights = int(RESERVE * total), spec.non_expert_bytes()
-    kv = question.batch * spec.cache_bytes(question.context)
-    left = total - reserve - weights - kv
-    layer_bytes = spec.num_moe_layers * spec.expert_bytes(question.precision)
-    slots = min(left // layer_bytes, spec.num_experts)
-    if slots < 1:
-        raise InputError(
-            f"{total / 1e9:.1f} GB hold no expert a layer: {weights / 1e9:.1f} GB of other weights,"
-            f" {kv / 1e9:.2f} GB of KV cache and {RESERVE:.0%} of reserve leave "
-            f"{max(left, 0) / 1e9:.1f} GB and {layer_bytes / 1e9:.2f} GB are needed: give more "
-            "--vram, a lower --precision or a shorter --context"
-        )
-    return Memory(total, reserve, weights, kv, left, int(slots), spec.num_experts * layer_bytes)
-
-
-def bytes_for(question: Question, slots_per_layer: int) -> int:
-    """Returns the device memory with which so many experts of each layer fit."""
-    spec = question.spec
-    copies = slots_per_layer * spec.num_moe_layers * spec.expert_bytes(question.precision)
-    kv = question.batch * spec.cache_bytes(question.context)
-    return round((spec.non_expert_bytes() + kv + copies) / (1 - RESERVE))
-
-
 def decode_time(question: Question, hit_rate: float) -> PassTime:
     """Returns the expected time of one decode pass."""
     machine = (question.spec, question.hardware, question.precision)
@@ -166,6 +111,12 @@ def prefill_time(question: Question, locality: Locality) -> PassTime:
     parts = pass_parts(spec, question.hardware, question.precision, tokens=tokens, context=tokens)
     per_expert = tokens * spec.top_k / union
     return pass_time(parts, spec.num_moe_layers, union, 0.0, tokens_per_expert=per_expert)
+
+
+def unbiased_ttft(seconds: float) -> float:
+    """Returns a closed form's TTFT without its known bias: prompts demand fewer experts."""
+    band = known_band("ttft")
+    return seconds if band is None else band.center * seconds
 
 
 def bottleneck(time: PassTime) -> str:

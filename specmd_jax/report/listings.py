@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from specmd_jax.core.quantities import nbytes
+from specmd_jax.core.quantities import device_memory, nbytes
 from specmd_jax.hardware.profiles import HARDWARE
 from specmd_jax.model_zoo import MODELS
 from specmd_jax.policies.params import list_params
@@ -148,7 +148,7 @@ def show_hardware(console: Console) -> None:
         link = record["link_bytes_per_s"]
         table.add_row(
             record["name"],
-            nbytes(record["device_memory_bytes"]),
+            device_memory(record["device_memory_bytes"]),
             f"{nbytes(record['hbm_bytes_per_s'])}/s",
             "shared" if link is None else f"{nbytes(link)}/s",
             record["source"],

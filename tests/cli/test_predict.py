@@ -23,7 +23,7 @@ def test_memory_is_shared_out_without_a_gap(specmd: Specmd):
     found = predict(specmd, *OLMOE, "--vram", "4GB")
     taken = found["reserve_bytes"] + found["weights_bytes"] + found["kv_bytes"]
     assert taken + found["expert_cache_bytes"] == found["vram_bytes"] == 4 * 10**9
-    assert found["cached_bytes"] <= found["expert_cache_bytes"]
+    assert found["cached_bytes"] + found["free_bytes"] == found["expert_cache_bytes"]
     assert found["label"] == "ESTIMATED" and "published" not in found["hit_rate_source"]
     assert "arXiv" in found["hit_rate_source"]
 
@@ -108,11 +108,49 @@ def test_a_profile_file_is_a_machine_for_every_verb(specmd: Specmd, tmp_path: Pa
     assert specmd(*arguments, "--hardware", tmp_path / "mine.json").json == by_name
 
 
+def test_rates_of_decode_and_prefill_have_their_own_names(specmd: Specmd):
+    found = predict(specmd, *OLMOE, "--batch", "2", "--prompt", "100")
+    assert found["tokens_per_s"] == pytest.approx(2 / found["tpot_s"])
+    assert found["prefill_tokens_per_s"] == pytest.approx(100 / found["ttft_s"])
+
+
+def test_precisions_come_from_the_checkpoint_and_may_be_chosen(specmd: Specmd, tmp_path: Path):
+    stored = {"quantization_config": {"quant_method": "gptq", "bits": 4}, "head_count": 3}
+    config = {
+        "num_experts": 64, "num_experts_per_tok": 8, "hidden_size": 2048, "vocab_size": 50304,
+        "intermediate_size": 1024, "num_hidden_layers": 16, "num_attention_heads": 16,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config | stored))
+    packed = predict(specmd, tmp_path, *OLMOE[1:3])
+    assert (packed["precision"], packed["non_expert_precision"]) == ("int4", "int4")
+    assert "head_count" in packed["notes"][0]
+    plain = predict(specmd, tmp_path, *OLMOE[1:3], "--non-expert-precision", "bf16")
+    assert plain["weights_bytes"] > packed["weights_bytes"] and plain["precision"] == "int4"
+    page = specmd("predict", tmp_path, *OLMOE[1:3]).out
+    assert "head_count" in page and tmp_path.name in page and str(tmp_path) not in page
+
+
+def test_parts_of_memory_are_told_apart_without_colour(specmd: Specmd):
+    lines = specmd("predict", *OLMOE, "--vram", "2GB").out.splitlines()
+    bar = next(line for line in lines if "memory" in line).split()[1]
+    assert len(bar) == 40 and set(bar) == set("█▓▒░")
+    legend = {line.split()[0]: line.split()[1] for line in lines if line.split()[:1] and "%" in line
+              and line.split()[0] in "█▓▒·░"}  # fmt: skip
+    assert legend == {"█": "weights", "▓": "KV", "▒": "experts", "·": "free", "░": "reserve"}
+
+
+def test_a_card_is_named_as_its_makers_do(specmd: Specmd):
+    assert "12.9 GB (12 GiB)" in specmd("predict", *OLMOE).out
+    assert "GiB" not in specmd("predict", *OLMOE, "--vram", "4GB").out
+
+
 def test_it_prints_a_page(specmd: Specmd):
     printed = specmd("predict", *OLMOE).out
     for word in ("ESTIMATED", "KV cache", "TTFT", "TPOT", "working set", "twice as fast"):
         assert word in printed
-    assert max(map(len, printed.splitlines())) <= 100
+    table, notes = printed.split("  hit rate:")
+    assert max(map(len, table.splitlines())) <= 80
+    assert max(map(len, notes.splitlines())) <= 100  # as wide as the terminal
 
 
 BAD = [

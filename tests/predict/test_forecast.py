@@ -14,20 +14,20 @@ from experiments.predict_error.bands import band_of, measured
 from experiments.shared.recordings import RESULTS
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import ModelShape
+from specmd_jax.core.units import parse_bytes
 from specmd_jax.hardware.profiles import get_hardware, write_profile
 from specmd_jax.model_zoo import get_model
 from specmd_jax.predict.forecast import (
     ERRORS,
-    Question,
     bottleneck,
-    bytes_for,
     decode_time,
     forecast,
     known_band,
     prefill_time,
-    share_out,
+    unbiased_ttft,
 )
 from specmd_jax.predict.hit_rates import published_locality, trace_locality
+from specmd_jax.predict.memory import Question, bytes_for, share_out
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
 OLMOE = get_model("olmoe-1b-7b-0924")
@@ -73,6 +73,62 @@ def test_a_budget_holds_the_slots_it_was_computed_for():
         assert held == slots
 
 
+def test_the_rows_of_memory_add_up_to_the_card():
+    for machine in (LAPTOP, get_hardware("h100-sxm")):
+        held = share_out(Question(OLMOE, machine, "int4", batch=3))
+        assert held.reserve + held.weights + held.kv + held.experts + held.free == held.total
+        assert held.experts == held.slots_per_layer * 16 * OLMOE.expert_bytes("int4")
+
+
+def small(nbytes: int, **asked) -> Question:
+    return Question(OLMOE, replace(LAPTOP, device_memory_bytes=nbytes), **asked)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        small(1_200 * 10**6),
+        small(900 * 10**6),
+        small(780 * 10**6),
+        small(3 * 10**9, context=20_000),
+    ],
+    ids=["fewer bits", "fewer yet", "of both", "a shorter context"],
+)
+def test_advice_where_nothing_fits_was_tried(question: Question):
+    with pytest.raises(InputError, match="hold no expert a layer") as error:
+        share_out(question)
+    *ways, vram = str(error.value).rpartition(": give ")[2].split(", or ")
+    assert ways and vram.startswith("--vram ")
+    for way in (*ways, vram):
+        flags = way.split()
+        given = dict(zip(flags[::2], flags[1::2], strict=True))
+        nbytes = parse_bytes(given.get("--vram", f"{question.hardware.device_memory_bytes}B"))
+        spec = replace(OLMOE, non_expert_precision=given.get("--non-expert-precision", "bf16"))
+        tried = replace(
+            question,
+            spec=spec,
+            hardware=replace(LAPTOP, device_memory_bytes=nbytes),
+            precision=given.get("--precision", "bf16"),
+            context=int(given.get("--context", question.context)),
+        )
+        assert share_out(tried).slots_per_layer >= 1
+
+
+def test_weights_in_fewer_bits_are_read_faster():
+    int4 = replace(OLMOE, non_expert_precision="int4")
+    plain, packed = (decode_time(Question(spec, LAPTOP, "int4"), 1.0) for spec in (OLMOE, int4))
+    assert float(packed.software) < float(plain.software)
+    assert int4.non_expert_bytes() < OLMOE.non_expert_bytes()
+
+
+def test_ttft_is_the_closed_form_less_its_bias():
+    band = known_band("ttft")
+    assert band is not None and band.center < 1 and band.low < 1 < band.high
+    assert unbiased_ttft(2.0) == 2.0 * band.center
+    # The estimate stands in the middle of what was found, not at its end.
+    assert (band.low + band.high) / 2 == pytest.approx(1, abs=0.05)
+
+
 def test_a_longer_prompt_takes_longer_and_a_batch_shares_loads():
     short, long = (
         prefill_time(Question(OLMOE, LAPTOP, "int4", prompt=n), published_locality(64, 8)).total
@@ -103,6 +159,7 @@ def test_each_band_holds_what_its_own_table_holds():
         band = known_band(kind)
         ratio = np.asarray([r["found_s"] / r["estimated_s"] for r in rows if r["kind"] == kind])
         assert band is not None and band.runs == len(ratio) >= 30
+        ratio /= band.center  # the estimate is the closed form times that
         assert ((band.low <= ratio) & (ratio <= band.high)).mean() >= 0.95
         assert band.median_error == pytest.approx(np.median(np.abs(1 / ratio - 1)))
 
@@ -119,6 +176,10 @@ def test_a_band_holds_its_rows():
     band = band_of(rows)
     inside = (band["low"] <= found) & (found <= band["high"])
     assert inside.mean() >= 0.95 and not inside.all()
+    below = [row | {"found_s": row["found_s"] / 4, "capacity": "64 tokens"} for row in rows]
+    centred = band_of(below, centred=True)
+    assert centred["center"] == pytest.approx(np.median(found) / 4)
+    assert centred["low"] < 1 < centred["high"] and centred["scope"].startswith("prompts of 64")
 
 
 def test_runs_of_the_runtime_become_measured_rows(tmp_path: Path):
