@@ -107,9 +107,11 @@ def _precisions(question: Question) -> Iterator[tuple[str, str, str]]:
     held = question.precision, question.spec.non_expert_precision
     flags = ("--precision", "--non-expert-precision")
     choices = [[now, *(q for q in _FEWER_BITS if _bits(q) < _bits(now))] for now in held]
-    for chosen in sorted(product(*choices), key=lambda chosen: sum(map(_lost, held, chosen))):
-        given = zip(flags, held, chosen, strict=True)
-        yield " ".join(f"{flag} {new}" for flag, old, new in given if new != old), *chosen
+    ways = sorted(product(*choices), key=lambda chosen: sum(map(_lost, held, chosen)))
+    for precision, others in ways:
+        given = zip(flags, held, (precision, others), strict=True)
+        named = " ".join(f"{flag} {new}" for flag, old, new in given if new != old)
+        yield named, precision, others
 
 
 def _bits(precision: str) -> int:
