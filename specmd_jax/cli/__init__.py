@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
 from specmd_jax.cli import interrupts
 from specmd_jax.core.errors import InputError
@@ -25,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is not None:
         return _run(list(arguments))
     interrupts.take_over()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what its encoding lacks is written out
+            stream.reconfigure(errors="backslashreplace")
     code = _run(sys.argv[1:])
     interrupts.leave_with(code)
     return code
@@ -33,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     try:
         _dispatch(arguments)
-        sys.stdout.flush()
+        print(end="", flush=True)  # a full disk is told below
     except InputError as error:
         _complain(str(error))
         return BAD_INPUT
@@ -74,4 +78,6 @@ def _dispatch(arguments: list[str]) -> None:
 
 
 def _complain(message: str) -> None:
-    print(f"specmd: {' '.join(message.split())}", file=sys.stderr)
+    from specmd_jax.core.printable import printable
+
+    print(f"specmd: {printable(' '.join(message.split()))}", file=sys.stderr)

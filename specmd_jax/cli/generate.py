@@ -11,10 +11,11 @@ from tyro.conf import Positional, arg
 from specmd_jax.cli.flags import Decisions, Json, choice_of, option
 from specmd_jax.cli.interrupts import check, heard, keeping, word
 from specmd_jax.cli.jit_cache import enable_compilation_cache
-from specmd_jax.cli.output import print_json, say, stdout
+from specmd_jax.cli.output import print_json, say, show
 from specmd_jax.cli.throttle import Throttle
 from specmd_jax.cli.writable import check_writable
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.printable import printable_prose
 from specmd_jax.core.quantities import plural
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class Generate:
             ids = made.token_ids[0]
             print_json({"text": tokenizer.decode(ids), "token_ids": ids} | summary)
         else:
-            show_run(summary, stdout())
+            show(show_run, summary)
 
     def _write(self, model: "OffloadedModel", checkpoint: "Checkpoint") -> None:
         from specmd_jax.models import Sampling
@@ -197,7 +198,7 @@ def _writing(tokenizer: "Tokenizer | None") -> "Iterator[Any]":
         nonlocal shown
         text = tokenizer.decode(ids)
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # half a character is none yet
-            print(text[len(shown) :], end="", flush=True)
+            print(printable_prose(text[len(shown) :]), end="", flush=True)
             shown = text
 
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from specmd_jax.cli.flags import Json, Slicing, load_model, option
-from specmd_jax.cli.output import print_json, stdout
+from specmd_jax.cli.output import print_json, show
 from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Import:
         if self.json:
             print_json(record)
         else:
-            show_trace(record, stdout())
+            show(show_trace, record)
 
     def _options(self) -> "ImportOptions":
         from specmd_jax.traces import ImportOptions

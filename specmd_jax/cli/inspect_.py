@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 from specmd_jax.cli.flags import Json, Slicing, load_model, load_trace, option
 from specmd_jax.cli.jit_cache import enable_compilation_cache
-from specmd_jax.cli.output import print_json, progress, stdout
+from specmd_jax.cli.output import print_json, progress, show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,4 +37,4 @@ class Inspect:
         if self.json:
             print_json({"trace": str(self.trace)} | inspection)
         else:
-            show_inspection(inspection, stdout())
+            show(show_inspection, inspection)

@@ -135,6 +135,7 @@ def _end(*remarks: Callable[[], str]) -> NoReturn:
         while True:  # the other thread is at it
             time.sleep(1)
     from specmd_jax.core.files import discard_all  # late: signals are heard before any import
+    from specmd_jax.core.printable import printable
 
     discard_all()
     line = f"specmd: {word()}"
@@ -142,7 +143,7 @@ def _end(*remarks: Callable[[], str]) -> NoReturn:
         line += "".join(f" {message()}" for message in remarks)
     clear = "\r\x1b[2K\x1b[?25h" if sys.stderr.isatty() and _draws() else ""
     with suppress(OSError):
-        os.write(2, f"{clear}{line}\n".encode(errors="backslashreplace"))
+        os.write(2, f"{clear}{printable(line)}\n".encode(errors="backslashreplace"))
     os._exit(exit_code())
 
 

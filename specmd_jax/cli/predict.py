@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from specmd_jax.cli.flags import Json, Part, load_model, load_trace, option
-from specmd_jax.cli.output import print_json, stdout
+from specmd_jax.cli.output import print_json, show
 from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Predict:
         if self.json:
             print_json(record)
         else:
-            show_forecast(record, stdout())
+            show(show_forecast, record)
 
     def _machine(self) -> "HardwareProfile":
         from specmd_jax.core.units import parse_bytes, parse_rate

@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 from specmd_jax.cli.flags import Decisions, Json, choice_of, option
 from specmd_jax.cli.jit_cache import enable_compilation_cache
-from specmd_jax.cli.output import print_json, progress, stdout
+from specmd_jax.cli.output import print_json, progress, show
 from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Quality:
         if self.json:
             print_json({"model": self.model, "text": str(self.text), "rows": rows})
         else:
-            show_quality(rows, stdout())
+            show(show_quality, rows)
 
     def _setups(self, checkpoint: "Checkpoint") -> "list[Setup]":
         from specmd_jax.runtime.quality.measure import check_quality

@@ -10,7 +10,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from specmd_jax.cli.flags import Json, option
 from specmd_jax.cli.interrupts import checked, heard, keeping, remark, word
 from specmd_jax.cli.jit_cache import enable_compilation_cache
-from specmd_jax.cli.output import print_json, progress, say, stdout
+from specmd_jax.cli.output import print_json, progress, say, show
 from specmd_jax.cli.writable import check_writable
 from specmd_jax.core.errors import InputError
 
@@ -125,8 +125,8 @@ class Record:
         model = RecordingModel(decoder, experts, recorder)
         nothing = "before a request was whole: nothing is written"
         try:
-            with remark(lambda: nothing), progress(f"recording {len(prompts)} requests") as show:
-                record(model, prompts, how, dtype=dtype, on_progress=checked(show))
+            with remark(lambda: nothing), progress(f"recording {len(prompts)} requests") as bar:
+                record(model, prompts, how, dtype=dtype, on_progress=checked(bar))
         except KeyboardInterrupt:
             if not recorder.requests:
                 raise
@@ -154,7 +154,7 @@ class Record:
         if self.json:
             print_json(facts | speed | {"label": "MEASURED"})
         else:
-            show_trace(facts, stdout())
+            show(show_trace, facts)
             say(
                 f"{speed['tokens_per_s']:,.0f} tokens/s in {seconds:.1f} s, loading and compiling "
                 "included: MEASURED"

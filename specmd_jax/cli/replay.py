@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 from specmd_jax.cli.flags import Decisions, Json, Part, choice_of, load_trace, option
 from specmd_jax.cli.jit_cache import enable_compilation_cache
-from specmd_jax.cli.output import print_json, stdout
+from specmd_jax.cli.output import print_json, show
 from specmd_jax.cli.throttle import Throttle
 from specmd_jax.core.errors import InputError
 
@@ -62,4 +62,4 @@ class Replay:
         if self.json:
             print_json(summary)
         else:
-            show_run(summary, stdout())
+            show(show_run, summary)

@@ -17,7 +17,7 @@ from specmd_jax.cli.flags import (
     option,
 )
 from specmd_jax.cli.jit_cache import enable_compilation_cache
-from specmd_jax.cli.output import print_json, progress, stdout
+from specmd_jax.cli.output import print_json, progress, show
 
 if TYPE_CHECKING:
     from specmd_jax.model_zoo import ModelSpec
@@ -55,7 +55,7 @@ class Simulate:
         if self.json:
             print_json(summary)
         else:
-            show_summary(summary, stdout())
+            show(show_summary, summary)
 
 
 def simulate(

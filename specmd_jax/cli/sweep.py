@@ -23,6 +23,7 @@ from specmd_jax.cli.interrupts import remark
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, progress, say, stdout
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.printable import printable_record
 from specmd_jax.study.choice import OPTIONS
 from specmd_jax.study.option import WHOLE, parse_axis, split_values
 
@@ -191,7 +192,7 @@ class Sweep:
                 }
             )
             return
-        console = stdout()
+        best, console = printable_record(best), stdout()
         more = f", the best {SHOWN}:" if len(rows) > SHOWN else ""
         title = Text(f"\n  {len(rows)} rows in {self.output}{more}   ", "bold")
         console.print(title.append_text(labels(best[0] | {"open_loop": False})))

@@ -17,7 +17,7 @@ from specmd_jax.cli.flags import (
     option,
 )
 from specmd_jax.cli.jit_cache import enable_compilation_cache
-from specmd_jax.cli.output import print_json, progress, stdout
+from specmd_jax.cli.output import print_json, progress, show
 from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Tune:
         else:
             from specmd_jax.report.tuning_page import show_tuning
 
-            show_tuning(record, stdout())
+            show(show_tuning, record)
 
     def _check(self) -> None:
         if not LEAST <= self.evaluations <= MOST:

@@ -10,8 +10,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from specmd_jax.core.files import replace_file
+from specmd_jax.core.printable import printable_prose
 from specmd_jax.core.quantities import nbytes, percent, seconds
-from specmd_jax.report.plots import GREY, VERMILION, YELLOW, house_style, panels
+from specmd_jax.report.plots import GREY, VERMILION, YELLOW, drawable, house_style, panels
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 3rem auto; padding: 0 1rem;
@@ -44,7 +45,7 @@ def _page(shown: Mapping[str, Any]) -> str:
 <p class="lead">specmd-tiny with {shown["experts"]} experts in host memory, over a link
 throttled to {nbytes(shown["link_bytes_per_s"])}/s. With every expert on the device a token takes
 {seconds(whole["tpot_s"])}.</p>
-<p><b>{escape(shown["prompt"])}</b>{escape(whole["text"])}</p>
+<p><b>{_seen(shown["prompt"])}</b>{_seen(whole["text"])}</p>
 <img alt="TPOT of each strategy" src="data:image/png;base64,{_picture(rows, whole)}">
 {sections}</html>
 """
@@ -60,7 +61,7 @@ def _section(capacity: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    same = "identical" if row["same_text"] else f"<b class=differs>{escape(row['text'])}</b>"
+    same = "identical" if row["same_text"] else f"<b class=differs>{_seen(row['text'])}</b>"
     cells = (
         percent(row["hit_rate"]),
         nbytes(row["bytes_loaded"]),
@@ -69,7 +70,12 @@ def _line(row: Mapping[str, Any]) -> str:
         seconds(row["stall_s"]),
     )
     figures = "".join(f"<td>{cell}" for cell in cells)
-    return f"<tr><td>{escape(row['strategy'])}{figures}<td class=text>{same}</tr>\n"
+    return f"<tr><td>{_seen(row['strategy'])}{figures}<td class=text>{same}</tr>\n"
+
+
+def _seen(text: str) -> str:
+    """Returns a text that neither marks up the page nor acts in it."""
+    return escape(printable_prose(text))
 
 
 @house_style()
@@ -84,7 +90,7 @@ def _picture(rows: Sequence[Mapping[str, Any]], whole: Mapping[str, Any]) -> str
             VERMILION if row["tpot_s"] == exact else GREY if row["same_text"] else YELLOW
             for row in part
         ]
-        names = [row["strategy"] for row in part]
+        names = [drawable(row["strategy"]) for row in part]
         bars = ax.barh(names, [1e3 * row["tpot_s"] for row in part], color=colours)
         ax.bar_label(bars, fmt="%.0f", padding=3)
         ax.axvline(1e3 * whole["tpot_s"], color="#222222", linewidth=1, linestyle=":")

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from specmd_jax.core.files import replace_file
+from specmd_jax.core.printable import printable
 
 STYLE = Path(__file__).with_name("specmd.mplstyle")
 
@@ -58,6 +59,11 @@ def in_milliseconds(axis: Axes, ends: tuple[float, float]) -> None:
         one.set_major_locator(FixedLocator(ticks))
         one.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
         one.set_minor_locator(NullLocator())
+
+
+def drawable(text: str) -> str:
+    """Returns a text from anywhere as a label: nothing in it acts, and a dollar is a dollar."""
+    return printable(text).replace("$", r"\$")
 
 
 def save_picture(figure: Figure, path: Path) -> None:

@@ -13,6 +13,7 @@ from msgspec import Struct
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.files import replace_file, unwritable
 from specmd_jax.core.json_files import parse_object
+from specmd_jax.core.printable import printable_record
 from specmd_jax.core.schema import read_record
 
 
@@ -22,6 +23,7 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     Raises:
       InputError: the file cannot be written.
     """
+    rows = printable_record(rows)  # names of files may hold bytes that are no text
     columns = list(dict.fromkeys(name for row in rows for name in row))
     table = pa.table({name: _column([row.get(name) for row in rows]) for name in columns})
     with replace_file(path) as half:
