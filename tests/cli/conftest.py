@@ -1,6 +1,8 @@
 """What the tests of the command line share: a small trace and a way to call `specmd`."""
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +10,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from specmd_jax.cli import main
+from specmd_jax.core.tensors import write_tensors
 from specmd_jax.core.types import ModelShape
+from specmd_jax.model_zoo import bundled_folder
+from specmd_jax.models.checkpoints import library
+from specmd_jax.models.checkpoints.tensor_files import TensorFiles
 from specmd_jax.traces import write_trace
 from specmd_jax.traces.synthetic.generator import SyntheticSpec, generate
 
@@ -63,3 +69,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     olmoe = SyntheticSpec(ModelShape(16, 64, 8), tokens=6)
     write_trace(generate(olmoe), folder / "olmoe.st")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shallow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled model's first two layers: a quarter of what there is to compile."""
+    whole, folder = bundled_folder(), tmp_path_factory.mktemp("shallow")
+    config = json.loads((whole / "config.json").read_text()) | {"num_hidden_layers": 2}
+    (folder / "config.json").write_text(json.dumps(config))
+    shutil.copy(whole / "tokenizer.json", folder)
+    tensors = TensorFiles(whole)
+    kept = [name for name in tensors if not re.search(r"layers\.[2-7]\.", name)]
+    write_tensors({name: tensors[name] for name in kept}, folder / "model.safetensors", {})
+    return folder
+
+
+@pytest.fixture
+def shallow(shallow_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Has `specmd-tiny` mean the shallow model."""
+    monkeypatch.setattr(library, "bundled_folder", lambda: shallow_model)
+    return shallow_model

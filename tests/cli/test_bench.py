@@ -2,6 +2,7 @@
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_one_core_means_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_runtime_is_timed_beside_a_plain_jitted_model(
-    specmd: Specmd, monkeypatch: pytest.MonkeyPatch
+    specmd: Specmd, shallow: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runtime, "OFFLOADED", ("25%",))
     monkeypatch.setattr(runtime, "DECISIONS", (("lru", "none"),))  # a prefetcher compiles for long

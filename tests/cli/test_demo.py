@@ -1,4 +1,4 @@
-"""`specmd demo`: the bundled model, really offloaded; half a minute of compiling."""
+"""`specmd demo`: two layers of the bundled model, really offloaded; `.ci/run` runs it whole."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ PAPER = demo.PAPER
 
 
 @pytest.fixture(autouse=True)
-def _fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+def _fewer(shallow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of the paper's strategies at one share: the others only take longer to compile."""
     monkeypatch.setattr(demo, "PAPER", ("specmd-1", "specmd-3"))
     monkeypatch.setattr(demo, "SHARES", (0.25,))

@@ -7,6 +7,7 @@ import pytest
 from specmd_jax.runtime.transfer.link import ThrottledLink
 from tests.cli.conftest import Specmd
 
+pytestmark = pytest.mark.usefixtures("shallow")
 GENERATE = ("generate", "specmd-tiny", "--prompt", "The king said", "--max-tokens", "8")
 
 
@@ -43,7 +44,7 @@ def test_ctrl_c_keeps_the_text(specmd: Specmd, monkeypatch: pytest.MonkeyPatch) 
 
     def interrupted(self: ThrottledLink, expert):
         sent.append(expert)
-        if len(sent) == 150:
+        if len(sent) == 40:
             raise KeyboardInterrupt
         return send(self, expert)
 
@@ -54,11 +55,12 @@ def test_ctrl_c_keeps_the_text(specmd: Specmd, monkeypatch: pytest.MonkeyPatch) 
     assert "interrupted after" in result.err
 
 
-def test_a_recorded_routing_is_timed_with_random_weights(specmd: Specmd, kept: Path) -> None:
+def test_a_recorded_routing_is_timed_with_random_weights(
+    specmd: Specmd, kept: Path, shallow: Path
+) -> None:
     trace = kept / "run.st"
     assert trace.exists(), "the first test writes it"
-    config = Path(__file__).parents[2] / "specmd_jax/models/bundled/config.json"
-    asked = ("replay", str(trace), "--model", str(config), "--capacity", "26", "--json")
+    asked = ("replay", trace, "--model", shallow / "config.json", "--capacity", "26", "--json")
     result = specmd(*asked)
     assert result.code == 0
     replayed = specmd("simulate", str(trace), "--capacity", "26", "--json").json

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from specmd_jax.core.arrays import joined
+from specmd_jax.core.jit import quick_options
 from specmd_jax.core.types import Events, ModelShape
 from specmd_jax.policies.base import READS as ALL_READS
 from specmd_jax.policies.base import Eviction, Miss, MissPlan, Prefetch, Routing
@@ -166,7 +167,7 @@ def compiled(program: Program):
     )
     shape = ModelShape(program.shape.num_layers, program.shape.num_experts, program.shape.top_k)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=quick_options())
     def run(params, capacity, units, costs, first_use, resident, events):
         start = begin(strategy, params, shape, units, first_use, resident)
         return scan_trace(strategy, shape, params, capacity, units, costs, start, events)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from specmd_jax.core.jit import quick_options
 from specmd_jax.core.types import ModelShape
 from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.simulator.counts import Counts
@@ -51,7 +52,7 @@ def watch(
     events = dense_events(trace, strategy.reads, strategy.lookahead)
     if resident is None:
         resident = np.zeros((trace.shape.num_layers, trace.num_experts), bool)
-    counts, tier, occupied = _program(_without_defaults(strategy), trace.shape)(
+    counts, tier, occupied = _program(strategy.structure, trace.shape)(
         jax.tree.map(_number, params),
         np.asarray(capacities, np.int32),
         np.asarray(units, np.int32),
@@ -62,12 +63,6 @@ def watch(
     as_numpy = partial(jax.tree.map, np.asarray)
     used = np.asarray(events.routed) > 0
     return Watched(used, np.asarray(tier), np.asarray(occupied), as_numpy(counts))
-
-
-def _without_defaults(strategy: Strategy) -> Strategy:
-    families = ("eviction", "prefetch", "miss", "routing")
-    bare = {name: getattr(strategy, name)._replace(params=()) for name in families}
-    return strategy._replace(**bare)
 
 
 def _number(value: Any) -> np.generic:
@@ -86,4 +81,5 @@ def _program(strategy: Strategy, shape: ModelShape):
         rows = jax.tree.map(lambda values: values[:, None], events)
         return jax.lax.scan(one_pass, start, rows)[1]
 
-    return jax.jit(jax.vmap(one, in_axes=(None, 0, None, None, None, None)))
+    batched = jax.vmap(one, in_axes=(None, 0, None, None, None, None))
+    return jax.jit(batched, compiler_options=quick_options())
