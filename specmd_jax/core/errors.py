@@ -7,3 +7,6 @@ class InputError(ValueError):
     The command line prints the message alone and exits with 2; a library caller catches it
     as a `ValueError`.
     """
+
+
+NOT_A_NUMBER = "an eviction policy returned NaN as a score: its victims would be arbitrary"

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Int
 
-from specmd_jax.core.errors import InputError
+from specmd_jax.core.errors import NOT_A_NUMBER, InputError
 from specmd_jax.core.jit import make_room_for_programs
 from specmd_jax.models import Decoder, KvCache, Pass
 from specmd_jax.models.forward import take_apart
@@ -182,9 +182,7 @@ class OffloadedModel:
         """
         self._main.settle()
         if self._decisions.broken:
-            raise InputError(
-                "an eviction policy returned NaN as a score: its victims would be arbitrary"
-            )
+            raise InputError(NOT_A_NUMBER)
         tally = SimResult(*self._decisions.counts, times=None)
         return RunResult(self.setup, self.budget.capacity, self.budget.copies, tally, None)
 

@@ -6,7 +6,7 @@ one copy of the recency clock, not one for each capacity.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +14,17 @@ import numpy as np
 from jaxtyping import Bool, Integer
 
 from specmd_jax.core.arrays import joined
-from specmd_jax.core.errors import InputError
-from specmd_jax.core.jit import make_room_for_programs, quick_jit
+from specmd_jax.core.errors import NOT_A_NUMBER, InputError
+from specmd_jax.core.jit import quick_jit
 from specmd_jax.core.types import Events, ModelShape
 from specmd_jax.policies.strategy import Strategy, check_strategy
 from specmd_jax.simulator.chunks import EventChunks
-from specmd_jax.simulator.configs import SimConfig, stack, with_costs
+from specmd_jax.simulator.configs import SimConfig, stack, vmap_axes, with_costs
 from specmd_jax.simulator.counts import Counts
 from specmd_jax.simulator.fused import count_on_chip, fits_on_chip
 from specmd_jax.simulator.scan import scan_trace
-from specmd_jax.simulator.state import SimState, begin
+from specmd_jax.simulator.shared import Shared, differing_state, first_state
+from specmd_jax.simulator.state import SimState
 from specmd_jax.simulator.step import PassTimes
 from specmd_jax.traces.trace import Trace
 from specmd_kernels import Implementation, preferred
@@ -38,14 +39,6 @@ class SimResult(NamedTuple):
     counts: Counts
     prefill: Counts  # of these, in passes of prefill
     times: PassTimes | None
-
-
-class _Shared(NamedTuple):
-    """What all configurations of a run share."""
-
-    units: jax.Array  # [L, Q]
-    future: jax.Array | None  # [L, N], each expert's first demand
-    resident: jax.Array | None  # [L, N]
 
 
 def run_batch(
@@ -82,7 +75,7 @@ def run_batch(
         counted = count_on_chip(strategy, configs, units, events, implementation or preferred())
         if counted is not None:
             return _results(SimResult(*counted, times=None), len(configs))
-    shared = _Shared(
+    shared = Shared(
         jnp.asarray(units, jnp.int32),
         None if events.first_use is None else jnp.asarray(events.first_use),
         None if resident is None else jnp.asarray(resident),
@@ -104,21 +97,22 @@ def _run_tile(
     strategy: Strategy,
     shape: ModelShape,
     configs: list[SimConfig],
-    shared: _Shared,
+    shared: Shared,
     events: EventChunks,
     on_progress: Callable[[float], None],
 ) -> list[SimResult]:
     strategy = strategy.structure
-    batch, axes = stack(configs)
-    state_axes = _state_axes(strategy, shape, axes, batch, shared, events)
-    state = _begin(strategy, shape, axes, state_axes, batch, shared)
+    batch, differs = stack(configs)
+    _, chunk = next(iter(events))
+    state_differs = differing_state(strategy, shape, differs, batch, shared, chunk)
+    state = _begin(strategy, shape, differs, state_differs, batch, shared)
     nothing = state.counts, state.prefill
     counted = jax.tree.map(lambda part: np.zeros(part.shape, np.int64), nothing)
     times: list[PassTimes] = []
     for start, chunk in events:
-        costs = with_costs(batch, axes, start, events.length)
+        costs = with_costs(batch, differs, start, events.length)
         state, taken = _replay_configs(
-            strategy, shape, axes, state_axes, costs, shared.units, state, chunk
+            strategy, shape, differs, state_differs, costs, shared.units, state, chunk
         )
         # A chunk's counts fit an int32, a trace's need not.
         counted = jax.tree.map(np.add, counted, jax.device_get((state.counts, state.prefill)))
@@ -127,12 +121,10 @@ def _run_tile(
             times.append(jax.tree.map(joined, jax.device_get(taken)))
         on_progress(min(1.0, (start + events.length) / events.num_passes))
     if bool(np.any(state.cache.broken)):
-        raise InputError(
-            "an eviction policy returned NaN as a score: its victims would be arbitrary"
-        )
+        raise InputError(NOT_A_NUMBER)
     counts, prefill = (
-        _per_config(part, axes, len(configs))
-        for part, axes in zip(counted, (state_axes.counts, state_axes.prefill), strict=True)
+        _per_config(part, differ, len(configs))
+        for part, differ in zip(counted, (state_differs.counts, state_differs.prefill), strict=True)
     )
     return _results(SimResult(counts, prefill, _of_passes(times, events)), len(configs))
 
@@ -149,75 +141,25 @@ def _results(all_of_them: SimResult, size: int) -> list[SimResult]:
     return [jax.tree.map(lambda values, i=i: values[i], all_of_them) for i in range(size)]
 
 
-def _start(strategy: Strategy, shape: ModelShape, shared: _Shared, config: SimConfig) -> SimState:
-    return begin(strategy, config.params, shape, shared.units, shared.future, shared.resident)
-
-
-_known_axes: dict[tuple, SimState] = {}
-
-
-def _state_axes(
-    strategy: Strategy,
-    shape: ModelShape,
-    axes: SimConfig,
-    batch: SimConfig,
-    shared: _Shared,
-    events: EventChunks,
-) -> SimState:
-    """Returns, for each array of the state, whether configurations differ in it (0) or not.
-
-    Found by tracing one pass under `vmap` and looking at what comes out batched.
-    """
-    key = (strategy, shape, axes, *(part is None for part in shared))
-    if key in _known_axes:
-        return _known_axes[key]
-    make_room_for_programs()
-    _, chunk = next(iter(events))
-    first = jax.tree.map(lambda rows: rows[:1], chunk)
-
-    def one(config: SimConfig) -> jax.Array:
-        state = _start(strategy, shape, shared, config)
-        state, _ = scan_trace(
-            strategy,
-            shape,
-            config.params,
-            jnp.asarray(config.capacity),
-            shared.units,
-            config.costs,
-            state,
-            first,
-        )
-        _known_axes[key] = jax.tree.map(_axis, state)
-        return state.next_step
-
-    jax.eval_shape(jax.vmap(one, in_axes=(axes,), out_axes=None), with_costs(batch, axes, 0, 1))
-    return _known_axes[key]
-
-
-def _axis(value: Any) -> int | None:
-    # Under vmap only what depends on a batched input is a BatchTracer.
-    return 0 if type(value).__name__ == "BatchTracer" else None
-
-
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _begin(
     strategy: Strategy,
     shape: ModelShape,
-    axes: SimConfig,
-    state_axes: SimState,
+    differs: SimConfig,
+    state_differs: SimState,
     batch: SimConfig,
-    shared: _Shared,
+    shared: Shared,
 ) -> SimState:
-    start = partial(_start, strategy, shape, shared)
-    return jax.vmap(start, in_axes=(axes,), out_axes=state_axes)(batch)
+    start = partial(first_state, strategy, shape, shared)
+    return jax.vmap(start, (vmap_axes(differs),), vmap_axes(state_differs))(batch)
 
 
 @quick_jit(static_argnums=(0, 1, 2, 3))
 def _replay_configs(
     strategy: Strategy,
     shape: ModelShape,
-    axes: SimConfig,
-    state_axes: SimState,
+    differs: SimConfig,
+    state_differs: SimState,
     batch: SimConfig,
     units: jax.Array,
     state: SimState,
@@ -235,13 +177,14 @@ def _replay_configs(
             events,
         )
 
+    axes, state_axes = vmap_axes(differs), vmap_axes(state_differs)
     return jax.vmap(one, in_axes=(axes, state_axes), out_axes=(state_axes, 0))(batch, state)
 
 
-def _per_config(values: Counts, axes: Any, size: int) -> Counts:
+def _per_config(values: Counts, differs: Counts, size: int) -> Counts:
     """Returns the counts with a leading axis of configurations."""
 
-    def spread(array: Any, axis: int | None) -> np.ndarray:
-        return array if axis == 0 else np.broadcast_to(array, (size, *array.shape))
+    def spread(array: np.ndarray, differ: bool) -> np.ndarray:
+        return array if differ else np.broadcast_to(array, (size, *array.shape))
 
-    return Counts._make(spread(*pair) for pair in zip(values, axes, strict=True))
+    return jax.tree.map(spread, values, differs)
