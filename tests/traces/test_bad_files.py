@@ -331,7 +331,10 @@ BROKEN: dict[str, tuple[Breaker, str]] = {
         given("x.csv", "token,layer,expert,phase\n0,0,1,1\n"),
         "phase is '1'",
     ),
-    "table: no token": (given("x.jsonl", '{"layer": 0, "experts": [1]}\n'), "no format of"),
+    "table: no token": (
+        given("x.jsonl", '{"layer": 0, "experts": [1]}\n'),
+        r"no column of token .*: the columns are layer, experts",
+    ),
     "table: meta data alone": (given("x.jsonl", '{"num_experts": 8}\n'), "no routing decision"),
     "table: a column twice": (given("x.csv", "token,pos,layer,expert\n0,0,0,1\n"), "mean the same"),
     "table: NaN in JSON": (

@@ -24,6 +24,7 @@ from specmd_jax.traces.importers import (
     table,
     vllm,
 )
+from specmd_jax.traces.importers._columns import COUNTS, holds_counts, key_names
 from specmd_jax.traces.importers._join import join_files, part_options
 from specmd_jax.traces.importers._lines import first_line, json_value
 from specmd_jax.traces.importers._options import ImportOptions
@@ -156,6 +157,8 @@ def _unknown(head: bytes, path: Path) -> str:
             return reason
     if b"\0" in head[:2]:
         return "binary data, or UTF-16 text: convert it to UTF-8"
+    if head.lstrip()[:1] in (b"{", b"[") and holds_counts(key_names(head)):
+        return COUNTS
     try:
         if first_line(head).startswith(("{", "[")):
             json_value(first_line(head))

@@ -7,13 +7,15 @@ import numpy as np
 from jaxtyping import Integer
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.traces.importers._columns import COUNTS
+from specmd_jax.traces.trace import PAD
 
 _LAYER = re.compile(r"(?:layers?|blk|block|(?<![a-z])l)[-_. ]?(\d{1,4})(?!\d)", re.I)
 
 
 def by_layer(
-    arrays: Sequence[tuple[str, Integer[np.ndarray, "T K"]]],
-) -> tuple[list[Integer[np.ndarray, "T L K"]], tuple[int, ...]]:
+    arrays: Sequence[tuple[str, Integer[np.ndarray, "_ _"]]],
+) -> tuple[list[Integer[np.ndarray, "_ _ _"]], tuple[int, ...]]:
     """Requests of all their layers, and the layers' numbers; () where the names have none.
 
     What a name says beside the layer is the name of a request. Without a layer in any name, each
@@ -23,6 +25,7 @@ def by_layer(
       InputError: some names have a layer only, or a layer is missing, given twice, or of other
         tokens than the rest of its request.
     """
+    _check_distinct(arrays)
     numbers = [_LAYER.findall(name) for name, _ in arrays]
     if not any(numbers):
         return [array[:, None] for _, array in arrays], ()
@@ -45,3 +48,14 @@ def by_layer(
             )
     stacked = [np.stack([one[layer] for layer in every], axis=1) for one in requests.values()]
     return stacked, tuple(every)
+
+
+def _check_distinct(arrays: Sequence[tuple[str, Integer[np.ndarray, "_ _"]]]) -> None:
+    """A token chooses an expert once; a table of counts repeats its numbers."""
+    for name, array in arrays:
+        ordered = np.sort(array, axis=1)
+        if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != PAD)).any():
+            raise InputError(
+                f"{name} repeats a number in a row, which [tokens, k] of one layer does not: save "
+                f"[tokens, layers, k], also where k is 1. If it counts: {COUNTS}"
+            )

@@ -8,7 +8,7 @@ from typing import Any
 
 from specmd_jax.core.errors import InputError
 
-_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
+_INTEGER = re.compile(r"\s*([+-]?[0-9]{1,18})(\.0*)?\s*")
 _LARGEST = 2**31 - 1  # of any id, position or step
 _LARGEST_SCORE = 1e30  # a score beyond float32 is damage
 
@@ -22,7 +22,10 @@ def integer(value: object, what: str) -> int:
     Raises:
       InputError: it is anything else, or outside 32 bits; `what` names it.
     """
-    if isinstance(value, str) and _INTEGER.fullmatch(value):
+    match = _INTEGER.fullmatch(value) if isinstance(value, str) else None
+    if match is not None:
+        value = int(match[1])
+    if isinstance(value, float) and value.is_integer():  # as pandas writes a column with gaps
         value = int(value)
     if type(value) is not int or abs(value) > _LARGEST:
         raise InputError(f"{what} is {shown(value)}: expected a whole number below 2^31")

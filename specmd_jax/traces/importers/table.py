@@ -1,239 +1,173 @@
-"""Tables of any origin: CSV with a header, or JSONL with one object a line.
+"""Tables of any origin: CSV with a header, JSONL with one object a line, or JSON of such objects.
 
-Column names are compared without case, and `-` counts as `_`. A column is recognised by any of
-the names in `_NAMES` below. Needed are layer, experts, and token or step.
+Columns are known by the words of their names, see `_columns`. Needed are layer, experts, and token
+or step.
 
-  experts  one id a row (then the rows of a token and layer are collected, in order), or a list:
-           a JSON list, or ids parted by blanks, `;` or `|`; weights likewise
+  experts  one id a row (then the rows of a token and layer are collected, in order), a list (JSON,
+           `[13 9 10]`, or ids parted by blanks, `;` or `|`), or a column a slot (`expert_0`, ...);
+           weights likewise
   request  any label; one request if it is absent
-  token    position in its request, which must rise
+  token    position in its request, which must rise. Where it begins anew, see `_restarts`
   step     forward pass. With `token`, rows of one step are one pass. Alone, it also counts the
            tokens of each request; if it falls anywhere, each request has its own passes, else
            requests share those of equal step
   phase    prefill or prompt; decode, generate, generated or generation. Prefill tokens of a
            request are one pass where there is no step
-  logits, probabilities   of all experts (JSONL only); probabilities become logits by the logarithm
-Lines that hold no experts but `num_experts` or `model` are taken as meta data (JSONL only).
+  model    of the row; rows of several models are refused until `--model` says which are meant
+  logits, probabilities   of all experts (JSON only); probabilities become logits by the logarithm
+Rows may lie in a list inside a record, whose fields they inherit. Records without experts state
+facts about what follows: model and num_experts.
 """
 
-import csv
-import json
-import re
-from collections.abc import Iterator
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
+
+import numpy as np
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.traces.importers._build import RoutedToken, TraceBuilder
-from specmd_jax.traces.importers._lines import (
-    at_line,
-    first_line,
-    first_object,
-    json_object,
-    json_value,
-    numbered_lines,
+from specmd_jax.core.model_name import plain_model_name
+from specmd_jax.core.names import plain
+from specmd_jax.traces.importers._build import TraceBuilder
+from specmd_jax.traces.importers._columns import (
+    COUNTS,
+    field_of,
+    holds_counts,
+    key_names,
+    nearly_usable,
+    slot_of,
 )
+from specmd_jax.traces.importers._lines import at_line, first_object
 from specmd_jax.traces.importers._options import ImportOptions
-from specmd_jax.traces.importers._values import (
-    integer,
-    integers,
-    log_probabilities,
-    real,
-    reals,
-    text,
-)
-from specmd_jax.traces.trace import DECODE, PREFILL, Provenance, Trace
+from specmd_jax.traces.importers._passes import Passes
+from specmd_jax.traces.importers._records import Row, columns_of, read_rows
+from specmd_jax.traces.importers._restarts import Place, RowError, stretches
+from specmd_jax.traces.importers._typed import typed
+from specmd_jax.traces.importers._values import integer
+from specmd_jax.traces.trace import Provenance, Trace
 
 NAME = "table"
 DESCRIPTION = "CSV or JSONL with columns like request, token, step, layer, experts, weights, phase"
 
-_NAMES = {
-    "request": "request request_id req req_id prompt prompt_id seq seq_id sequence sequence_id "
-    "sample sample_id",
-    "token": "token token_idx token_index token_pos token_position position pos",
-    "step": "step pass pass_id forward_pass forward_pass_id iteration",
-    "layer": "layer layer_idx layer_index layer_id",
-    "experts": "experts expert expert_ids expert_id selected_experts selected_ids topk_ids "
-    "topk_indices top_experts routed_experts",
-    "weights": "weights weight gate_weights gate_weight gates gate scores router_scores "
-    "routing_weight routing_weights topk_weights selected_probabilities",
-    "phase": "phase",
-    "logits": "logits router_logits",
-    "probabilities": "probabilities router_softmax softmax",
-}
-_FIELD = {name: field for field, names in _NAMES.items() for name in names.split()}
-_PHASES = {"prefill": PREFILL, "prompt": PREFILL} | dict.fromkeys(
-    ("decode", "generate", "generated", "generation"), DECODE
-)
-_GAP = re.compile(r"[\s;|]+")
 
-Row = dict[str, Any]  # by the keys of _NAMES
+class _Numbered(NamedTuple):
+    """A row and the line that it stands in."""
+
+    line: int
+    row: Row
 
 
 def detect(head: bytes, path: Path) -> bool:
+    """Whether the names say that a table of routing is meant, even if one of them is missing."""
     del path
-    record = first_object(head)
-    if record:
-        return _usable(_renamed(record)) or {"num_experts", "model"} & record.keys() != set()
-    return _usable(dict.fromkeys(_header(first_line(head))))
+    start = head.decode("utf-8-sig", errors="replace").lstrip()
+    if start.startswith(("{", "[")):
+        stated = {field_of(name) for name in first_object(head)}
+        return nearly_usable(_fields(key_names(head))) or bool({"num_experts", "model"} & stated)
+    for line in start.splitlines():
+        try:
+            columns = columns_of(line)
+        except InputError:  # two columns of one meaning: a table, and `load` says so
+            return True
+        if columns is not None and nearly_usable(columns.fields):
+            return True
+        if not line.lstrip().startswith("#") and line.strip():
+            return False
+    return False
 
 
 def load(path: Path, options: ImportOptions) -> Trace:
     """Reads all rows, then decides which tokens share a pass."""
-    meta: dict[str, Any] = {}
-    rows: list[tuple[int, Row]] = []
-    for number, row in _rows(path):
-        if "experts" in row:
-            rows.append((number, row))
-        else:
-            meta.update(row["meta"])
-    shared = _steps_never_fall(rows)
-    builder, last = TraceBuilder(), {}
-    for number, row in rows:
-        with at_line(number):
-            _check_order(row, last)
-            _add(builder, row, shared)
-    stated = meta.get("num_experts")
+    rows, num_experts = _read(path)
+    rows, model = _of_one_model(rows, options)
+    rows, stretch = _in_stretches(rows, options.restarts)
+    passes = Passes([row for _, row in rows], stretch, options.restarts)
+    builder = TraceBuilder()
+    for (line, row), number in zip(rows, stretch, strict=True):
+        with at_line(line):
+            passes.add(builder, row, number)
     return builder.build(
         options,
-        Provenance(model=text(meta.get("model")), producer="table", source=path.name),
-        num_experts=None if stated is None else integer(stated, "num_experts"),
+        Provenance(model=model, producer="table", source=path.name, doubts=passes.doubts),
+        num_experts=num_experts,
+        notes=passes.notes,
         ragged=True,
     )
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Row]]:
-    columns: list[str] | None = None
-    for number, line in numbered_lines(path):
-        with at_line(number):
-            if columns is None and line.lstrip().startswith("{"):
-                row = _renamed(json_object(line))
-            elif columns is None:
-                columns = _checked(_header(line))
-                continue
-            else:
-                row = _cells(line, columns)
-            row = _typed(row)
-        yield number, row
+def _fields(names: Iterable[str]) -> set[str]:
+    return {field for name in names if (field := field_of(name) or slot_of(name))}
 
 
-def _renamed(record: dict[str, Any]) -> Row:
-    """Known fields by our names; a record without experts becomes meta data."""
-    row = {_FIELD[_plain(key)]: value for key, value in record.items() if _plain(key) in _FIELD}
-    return row if "experts" in row else {"meta": record}
+def _read(path: Path) -> tuple[list[_Numbered], int | None]:
+    """The rows, each with the model that is said of it, and how many experts a layer has."""
+    rows: list[_Numbered] = []
+    model, counts, names = None, set(), set()
+    for line, row in read_rows(path):
+        with at_line(line):
+            names.update(row.get("names", ()))
+            model = row.get("model", model)
+            if row.get("num_experts") is not None:
+                counts.add(integer(row["num_experts"], "num_experts"))
+            if "experts" in row or nearly_usable(row):
+                rows.append(_Numbered(line, typed(row | {"model": model})))
+    if not rows:
+        counted = holds_counts(names)
+        raise InputError(COUNTS if counted else "no routing decision was found: record one pass")
+    if len(counts) > 1:
+        raise InputError(f"models of {sorted(counts)[:4]} experts a layer: give rows of one model")
+    return rows, counts.pop() if counts else None
 
 
-def _plain(name: str) -> str:
-    return name.strip().lower().replace("-", "_")
-
-
-def _header(line: str) -> list[str]:
-    """Our names of the columns of a CSV header, "" for those of no interest."""
-    return [_FIELD.get(_plain(name), "") for name in re.split(r"[,\t]", line)]
-
-
-def _usable(row: Row) -> bool:
-    return {"layer", "experts"} <= row.keys() and bool({"token", "step"} & row.keys())
-
-
-def _checked(columns: list[str]) -> list[str]:
-    if not _usable(dict.fromkeys(columns)):
-        raise InputError("the header needs columns layer, experts, and token or step")
-    named = [name for name in columns if name]
-    if len(named) > len(set(named)):
-        raise InputError(f"two columns of the header mean the same among {', '.join(named)}")
-    return columns
-
-
-def _cells(line: str, columns: list[str]) -> Row:
-    try:
-        cells = next(csv.reader([line], delimiter="\t" if "\t" in line else ","))
-    except csv.Error as error:
-        raise InputError(f"not CSV ({error})") from error
-    if len(cells) != len(columns):
-        raise InputError(f"{len(cells)} cells for {len(columns)} columns: was the line cut off?")
-    row = dict(zip(columns, cells, strict=True))
-    row.pop("", None)
-    return {
-        name: _listed(cell) if name in ("experts", "weights") else cell.strip()
-        for name, cell in row.items()
-    }
-
-
-def _listed(cell: str) -> Any:
-    """A cell of one number stays text; one of several becomes a list."""
-    cell = cell.strip()
-    if cell.startswith("["):
-        return json_value(cell)
-    parts = _GAP.split(cell)
-    return parts if len(parts) > 1 else cell
-
-
-def _typed(row: Row) -> Row:
-    """Checks every value of a row that has experts."""
-    if "experts" not in row:
-        return row
-    if not _usable(row):
-        raise InputError(f"a row of {', '.join(row)} lacks layer, or token and step")
-    one = not isinstance(row["experts"], list)
-    typed = {
-        "layer": integer(row["layer"], "layer"),
-        "experts": integer(row["experts"], "expert")
-        if one
-        else integers(row["experts"], "experts"),
-        "request": json.dumps(row.get("request", 0)),
-        "phase": _phase(row.get("phase", "decode")),
-    }
-    for name in ("token", "step"):
-        if row.get(name) is not None:
-            typed[name] = integer(row[name], name)
-    if row.get("weights") not in (None, "", []):
-        read = real if one else reals
-        typed["weights"] = read(row["weights"], "weights")
-    if row.get("logits") is not None:
-        typed["logits"] = reals(row["logits"], "logits")
-    elif row.get("probabilities") is not None:
-        typed["logits"] = log_probabilities(row["probabilities"], "probabilities")
-    return typed
-
-
-def _phase(value: object) -> int:
-    phase = _PHASES.get(value.strip().lower()) if isinstance(value, str) else None
-    if phase is None:
-        raise InputError(f"phase is {str(value)[:20]!r}: expected one of {', '.join(_PHASES)}")
-    return phase
-
-
-def _steps_never_fall(rows: list[tuple[int, Row]]) -> bool:
-    steps = [row["step"] for _, row in rows if "step" in row]
-    return all(a <= b for a, b in pairwise(steps))
-
-
-def _check_order(row: Row, last: dict[str, int]) -> None:
-    """Positions of a request may only rise, layer by layer if need be."""
-    if "token" not in row:
-        return
-    stream = f"{row['request']} {row['layer']}"
-    if row["token"] < last.get(stream, row["token"]):
+def _of_one_model(rows: list[_Numbered], options: ImportOptions) -> tuple[list[_Numbered], str]:
+    """The rows of the model that is meant, where there are several, and its name."""
+    count = Counter(row["model"] for _, row in rows)
+    named = [model for model in count if model]
+    if len(named) <= 1:
+        return rows, named[0] if named else ""
+    meant = [model for model in named if _alike(model, options.model)]
+    if len(meant) != 1:
+        listed = ", ".join(f"{model} ({count[model]})" for model in named[:6])
         raise InputError(
-            f"request {row['request']}: token {row['token']} comes after {last[stream]}: "
-            "sort the rows"
+            f"rows of {len(named)} models: {listed}; --model {named[0]} reads the rows of one"
         )
-    last[stream] = row["token"]
+    return [one for one in rows if one.row["model"] == meant[0]], meant[0]
 
 
-def _add(builder: TraceBuilder, row: Row, shared: bool) -> None:
-    request, phase, step = row["request"], row["phase"], row.get("step")
-    run = None
-    if step is not None:
-        run = step if shared else (request, step)
-    elif phase == PREFILL:
-        run = (request, "prefill")
-    token = (request, row.get("token", step))
-    where = {"request": request, "phase": phase, "run": run}
-    if isinstance(row["experts"], int):
-        builder.choose_one(token, row["layer"], row["experts"], row.get("weights"), **where)
-    else:
-        choice = RoutedToken(row["experts"], row.get("weights"), row.get("logits"))
-        builder.choose(token, row["layer"], choice, **where)
+def _alike(one: str, other: str) -> bool:
+    """Whether two names are of one model, whoever's repository they stand in."""
+    one, other = (plain(plain_model_name(name).rsplit("/", 1)[-1]) for name in (one, other))
+    return one == other != ""
+
+
+def _in_stretches(rows: list[_Numbered], restarts: str | None) -> tuple[list[_Numbered], list[int]]:
+    """The rows and the stretch of each, see `_restarts`; 0 where rows say no token.
+
+    Rows that somebody sorted by token come back in the order of their stretches.
+    """
+    placed = [one for one in rows if "token" in one.row]
+    try:
+        found = iter(stretches([_place(row) for _, row in placed], restarts))
+    except RowError as error:
+        raise InputError(f"line {placed[error.at].line}: {error}") from error
+    stretch = [next(found) if "token" in row else 0 for _, row in rows]
+    last: dict[str, int] = {}
+    for (_, row), number in zip(rows, stretch, strict=True):
+        request = row.get("request", "")
+        if number < last.get(request, 0):
+            order = np.lexsort((stretch, _numbers(rows)))
+            return [rows[at] for at in order], [stretch[at] for at in order]
+        last[request] = number
+    return rows, stretch
+
+
+def _place(row: Row) -> Place:
+    whole = isinstance(row["experts"], list)
+    return Place(row.get("request", "0"), row["layer"], row["token"], whole)
+
+
+def _numbers(rows: list[_Numbered]) -> list[int]:
+    """The request of each row, numbered in order of first mention."""
+    known: dict[str, int] = {}
+    return [known.setdefault(row.get("request", ""), len(known)) for _, row in rows]
