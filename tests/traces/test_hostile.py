@@ -70,7 +70,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "one row far wider than the others": (lambda: wide(4500, 4000), "token .*4500.* is that row"),
     "a line of brackets": (
         lambda: b'{"token": 0, "layer": 0, "experts": [1], "request": ' + b"[" * 500 + b"]" * 500,
-        "its first line is not JSON",
+        "line 1: not JSON",
     ),
     "brackets that do close": (
         lambda: b'{"token": 0, "layer": 0, "experts": [1]}\n{"experts": ' + b"[" * 99 + b"]" * 99,
