@@ -15,6 +15,7 @@ MAX_LAYERS = 4096
 Layers = Annotated[int, Meta(ge=1, le=MAX_LAYERS)]
 Layer = Annotated[int, Meta(ge=0, le=MAX_LAYERS)]
 Experts = Annotated[int, Meta(ge=0, le=4096)]
+Chosen = Annotated[int, Meta(ge=0, le=512)]  # of a layer's experts by one token
 Width = Annotated[int, Meta(ge=1, le=1 << 22)]
 MaybeWidth = Annotated[int, Meta(ge=0, le=1 << 22)]
 Vocabulary = Annotated[int, Meta(ge=1, le=1 << 24)]
@@ -22,6 +23,7 @@ LayerList = Annotated[list[Layer], Meta(max_length=MAX_LAYERS)]
 Names = Annotated[list[str], Meta(max_length=MAX_LAYERS)]
 Widths = Width | Annotated[list[Width], Meta(max_length=MAX_LAYERS)] | None  # one a layer
 MaybeWidths = MaybeWidth | Annotated[list[MaybeWidth], Meta(max_length=MAX_LAYERS)] | None
+TopK = Chosen | Annotated[list[Chosen], Meta(max_length=MAX_LAYERS)] | None
 Counts = Experts | Annotated[list[Experts], Meta(max_length=MAX_LAYERS)] | None
 
 
@@ -62,13 +64,13 @@ class ConfigRecord(Struct):
     num_experts: Counts = None
     n_routed_experts: Counts = None
     moe_num_experts: Counts = None
-    num_experts_per_tok: Counts = None
-    num_experts_per_token: Counts = None
-    experts_per_token: Counts = None
-    top_k_experts: Counts = None
-    moe_top_k: Counts = None
-    moe_topk: Counts = None
-    moe_k: Counts = None
+    num_experts_per_tok: TopK = None
+    num_experts_per_token: TopK = None
+    experts_per_token: TopK = None
+    top_k_experts: TopK = None
+    moe_top_k: TopK = None
+    moe_topk: TopK = None
+    moe_k: TopK = None
     moe_intermediate_size: MaybeWidths = None
     expert_ffn_hidden_size: Widths = None
     ffn_hidden_size: Widths = None

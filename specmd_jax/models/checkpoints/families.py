@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.json_files import shown
+from specmd_jax.core.schema import read_record
 from specmd_jax.model_zoo import GroupedQuery, Latent, ModelSpec, from_config
-from specmd_jax.model_zoo.hf_config import read_config
+from specmd_jax.model_zoo.hf_config import config_file, read_config
+from specmd_jax.models.checkpoints.decoder_schema import DecoderRecord
 from specmd_jax.models.config import Activation, Attention, DecoderConfig, Rope, Router
 from specmd_jax.models.layers.hf_rope import read_rope, softmax_correction
 
@@ -22,13 +25,15 @@ def from_hf(config: Mapping[str, Any] | str | Path) -> DecoderConfig:
       InputError: not a readable config, or a family or variation that is not supported.
     """
     raw = config if isinstance(config, Mapping) else read_config(config)
-    family = str(raw.get("model_type", ""))
+    origin = "config" if isinstance(config, Mapping) else str(config_file(config))
+    record = read_record(raw, DecoderRecord, origin, "mend the config.json", check_spelling=False)
+    family = record.model_type or ""
     if family not in FAMILIES:
         raise InputError(
-            f"model_type {family!r} is not supported by the decoder: {', '.join(FAMILIES)} are"
+            f"model_type {shown(family)} is not supported by the decoder: {', '.join(FAMILIES)} are"
         )
-    if raw.get("hidden_act", "silu") not in ("silu", "swish"):
-        raise InputError(f"hidden_act {raw['hidden_act']!r} is not supported: silu is")
+    if (record.hidden_act or "silu") not in ("silu", "swish"):
+        raise InputError(f"hidden_act {shown(record.hidden_act)} is not supported: silu is")
     spec = from_config(config)
     parts = _Parts(raw, spec, read_rope(raw, _rotary_dim(spec)))
     return FAMILIES[family](parts)

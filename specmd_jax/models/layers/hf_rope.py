@@ -63,9 +63,16 @@ def _factor(parameters: Mapping[str, Any]) -> float:
     if parameters.get("factor"):
         return float(parameters["factor"])
     longer, original = (
-        parameters[key] for key in ("max_position_embeddings", "original_max_position_embeddings")
+        _needed(parameters, key)
+        for key in ("max_position_embeddings", "original_max_position_embeddings")
     )
     return longer / original
+
+
+def _needed(parameters: Mapping[str, Any], key: str) -> Any:
+    if parameters.get(key) is None:
+        raise KeyError(key)  # which `read_rope` names
+    return parameters[key]
 
 
 def _mscale(factor: float, weight: float) -> float:
@@ -80,7 +87,7 @@ def _yarn(rope: Rope, parameters: Mapping[str, Any]) -> tuple[Float[np.ndarray, 
     """Slow pairs are stretched by the factor, fast ones kept; source: arXiv 2309.00071, §3.2."""
     plain = np.asarray(rope.frequencies)
     factor, dim = _factor(parameters), 2 * len(plain)
-    original = parameters["original_max_position_embeddings"]
+    original = _needed(parameters, "original_max_position_embeddings")
 
     def pair_of(rotations: float) -> float:
         return dim * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(rope.theta))
@@ -112,10 +119,10 @@ def _longrope(rope: Rope, parameters: Mapping[str, Any]) -> tuple[Float[np.ndarr
     the original context.
     """
     plain = np.asarray(rope.frequencies)
-    short = np.asarray(parameters["short_factor"], float)
+    short = np.asarray(_needed(parameters, "short_factor"), float)
     if short.shape != plain.shape:
         raise InputError(f"short_factor has {len(short)} entries for {len(plain)} rotary pairs")
-    return plain / short, float(parameters["short_mscale"])
+    return plain / short, float(_needed(parameters, "short_mscale"))
 
 
 _KINDS = {"default": _plain, "yarn": _yarn, "longrope": _longrope}
