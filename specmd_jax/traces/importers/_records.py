@@ -174,13 +174,20 @@ def _flat(value: object, outer: Row, depth: int = 0) -> Iterator[Row]:
     inner = {name: item for name, item in value.items() if _holds_records(item)}
     row = outer | renamed({name: item for name, item in value.items() if name not in inner})
     if "experts" in row or not inner or depth == _DEPTH:
-        yield row | {"names": list(value)}
+        yield row | {"names": list(value) if "experts" in row else _all_names(value)}
         return
     yield {field: row[field] for field in ("model", "num_experts") if field in row}
     if not {"token", "step"} & row.keys():
         row.setdefault("request", f"record {id(value)}")
     for item in inner.values():
         yield from _flat(item, row, depth + 1)
+
+
+def _all_names(value: object) -> list[str]:
+    """Names at any depth, for what is no row and may be something else."""
+    if isinstance(value, Mapping):
+        return [*value, *(name for item in value.values() for name in _all_names(item))]
+    return [name for item in value for name in _all_names(item)] if isinstance(value, list) else []
 
 
 def _holds_records(value: object) -> bool:

@@ -103,14 +103,19 @@ class _Request:
 def _sorted(places: Sequence[Place]) -> list[int] | None:
     """Rows that were sorted by token: the n-th of a place is of the n-th stretch.
 
-    None where that leaves a token without one of its layers, or rows list one expert each.
+    None where tokens are out of order, that leaves a token without one of its layers, or rows
+    list one expert each.
     """
     if not all(place.whole for place in places):
         return None
     count: dict[tuple[Hashable, int, int], int] = defaultdict(int)
     layers: dict[tuple[Hashable, int, int], set[int]] = defaultdict(set)
+    last: dict[tuple[Hashable, int], int] = {}
     found = []
     for place in places:
+        if place.token < last.get(place[:2], place.token):
+            return None
+        last[place[:2]] = place.token
         stretch = count[place[:3]]
         count[place[:3]] += 1
         layers[place.request, stretch, place.token].add(place.layer)
