@@ -80,7 +80,7 @@ class _Request:
         if not going_on and (here in self._seen or falls):
             anew = place.token == self._begin or (falls and self.stretch > 0)
             if not (told or anew):
-                raise RowError(at, self._complaint(place, falls))
+                raise RowError(at, self._complaint(place, here in self._seen))
             self.stretch += 1
             self._seen.clear()
             self._last.clear()
@@ -88,15 +88,15 @@ class _Request:
         self._last[place.layer] = place.token
         self._before = here
 
-    def _complaint(self, place: Place, falls: bool) -> str:
-        if falls:
+    def _complaint(self, place: Place, twice: bool) -> str:
+        if twice:
             return (
-                f"request {place.request}: token {place.token} comes after "
-                f"{self._last[place.layer]}: sort the rows by token, or {AGAIN}"
+                f"token {place.token} of request {place.request} is given layer {place.layer} "
+                f"twice: was a part of the file copied in again? If not, {AGAIN}"
             )
         return (
-            f"token {place.token} of request {place.request} is given layer {place.layer} twice: "
-            f"was a part of the file copied in again? If not, {AGAIN}"
+            f"request {place.request}: token {place.token} comes after "
+            f"{self._last[place.layer]}: sort the rows by token, or {AGAIN}"
         )
 
 
