@@ -82,6 +82,8 @@ class Eviction(NamedTuple):
     reads: tuple[str, ...] = ()
     admission: str | None = None  # "forced" or "bypass" where the policy fixes it
     distinct: bool = False  # no two copies have one score, an integer: recency is not asked
+    weights: tuple[str, ...] = ()  # the params that its score is a sum of features times, if it is
+    fused: bool = False  # it reads no more of cache and event than the one-kernel replay knows
     doc: str | None = None  # a sentence, what is special, the source: shown by list and README
 
 
@@ -105,7 +107,7 @@ class Prefetch(NamedTuple):
     """What to bring before it is asked for."""
 
     init: InitFn
-    select: SelectFn
+    select: SelectFn | None  # None: nothing is ever named
     observe: ObserveFn
     params: Params = ()
     reads: tuple[str, ...] = ()
@@ -146,7 +148,7 @@ class PlanFn(Protocol):
 class Miss(NamedTuple):
     """What to do about a demanded expert that is not there."""
 
-    plan: PlanFn
+    plan: PlanFn | None  # None: every miss is loaded at tier 0
     params: Params = ()
     reads: tuple[str, ...] = ()
     prefetch_last_tier: bool = False  # a prefetch brings the cheapest copy instead of the best
@@ -171,6 +173,11 @@ class Routing(NamedTuple):
     params: Params = ()
     reads: tuple[str, ...] = ()
     doc: str | None = None
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the model's output stays: only the recorded choice leaves it as it is."""
+        return self.choose is None
 
 
 def stateless_init(params: Params, shape: ModelShape) -> State:

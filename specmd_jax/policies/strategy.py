@@ -33,7 +33,7 @@ class Strategy(NamedTuple):
 
     @property
     def prefetches(self) -> bool:
-        return self.prefetch.select is not PREFETCHES["none"].select
+        return self.prefetch.select is not None
 
     @property
     def reads(self) -> frozenset[str]:
@@ -44,7 +44,7 @@ class Strategy(NamedTuple):
     @property
     def open_loop(self) -> bool:
         """Whether the real model's hidden states would differ from the recorded ones."""
-        return not self.miss.lossless or self.routing.choose is not None
+        return not (self.miss.lossless and self.routing.lossless)
 
     @property
     def structure(self) -> "Strategy":

@@ -16,36 +16,27 @@ from jaxtyping import Integer
 from specmd_jax.core.interned import Interned
 from specmd_jax.core.types import CacheState, Event, ModelShape, Outcome
 from specmd_jax.policies.base import Eviction
-from specmd_jax.policies.eviction import EVICTIONS
-from specmd_jax.policies.miss import MISSES
 from specmd_jax.policies.strategy import Strategy
 from specmd_jax.simulator.chunks import EventChunks
 from specmd_jax.simulator.configs import SimConfig, as_array
 from specmd_jax.simulator.counts import Counts
 from specmd_kernels import CachePolicy, Implementation, SimCounts, SimOutcome, SimView, cache_sim
 
-# They read of the cache and the event no more than the kernel knows, and it knows their operations.
-EVICTIONS_ON_CHIP = ("lru", "lfu", "fld", "least-stale", "linear")
 MOST_BYTES = 4 << 30  # of a trace, which the device holds whole
 
 
 def fits_on_chip(strategy: Strategy, units: Integer[np.ndarray, "L Q"]) -> bool:
     """Returns whether the kernel's replay of a strategy, without time, is the simulator's."""
     return (
-        any(_is(strategy.eviction, EVICTIONS[name]) for name in EVICTIONS_ON_CHIP)
+        strategy.eviction.fused
         and not strategy.prefetches
-        and strategy.miss.plan is MISSES["fetch"].plan
+        and strategy.miss.plan is None
         and strategy.routing.choose is None
         and strategy.scope == "global"
         and strategy.admission == "forced"
         and units.shape[1] == 1
         and bool(np.all(units == units[0, 0]))
     )
-
-
-def _is(eviction: Eviction, known: Eviction) -> bool:
-    """Whether two evictions are the same but for their parameters."""
-    return eviction._replace(params=()) == known._replace(params=())
 
 
 def count_on_chip(

@@ -42,7 +42,7 @@ def speculate(
     """The prefetch loop names; the watchdog starts what there is room and time for."""
     strategy, arrivals, link, told = setting.strategy, [], now.link, now.told
     link_free = jnp.int32(0) if now.time is None else now.time.link_free
-    targets = _name(setting, state.prefetch, event) if strategy.prefetches else []
+    targets = _name(setting, state.prefetch, event)
     score = rank(setting, state.cache, state.eviction, event) if targets else None
     if strategy.guard:
         state = state._replace(guard=prefetch_guard.learn(state.guard, event))
@@ -94,6 +94,8 @@ def _guarded(
 def _name(setting: CacheConfig, prefetch_state: State, event: Event) -> Targets:
     """Returns each target layer, nearest first, with the priorities of its experts."""
     strategy, targets = setting.strategy, []
+    if strategy.prefetch.select is None:
+        return []
     for ahead in range(1, strategy.lookahead + 1):
         layer = (event.layer + ahead) % setting.shape.num_layers
         priority = strategy.prefetch.select(

@@ -5,9 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from specmd_jax.policies.base import LOGITS
-from specmd_jax.policies.eviction import EVICTIONS
-from specmd_jax.policies.strategy import Strategy
+from specmd_jax.policies.base import GATE, LOGITS
 from specmd_jax.study.run import RunResult
 from specmd_jax.traces import PREFILL, Trace
 
@@ -157,19 +155,11 @@ def warnings(trace: Trace, answer: RunResult, summary: dict[str, Any]) -> list[s
         )
     if LOGITS in strategy.routing.reads and (np.bincount(trace.step) > 1).any():
         notes.append("routing bends only in passes of one token; the others are as recorded")
-    if trace.weights is None and _weighs(strategy):
+    if trace.weights is None and GATE in strategy.reads:
         notes.append("the trace records no gate weights: each chosen expert counts 1/k")
     if answer.setup.start == "popular":
         notes.append("the start placement was chosen with this very trace in view")
     return [*notes, *trace.provenance.doubts]
-
-
-def _weighs(strategy: Strategy) -> bool:
-    """Whether the gate weights matter to any decision."""
-    by_gate = {"score-based", "linear"} & {
-        name for name, policy in EVICTIONS.items() if policy.score is strategy.eviction.score
-    }
-    return bool(by_gate) or not strategy.miss.lossless
 
 
 def regret(summary: dict[str, Any], belady: int, bypass: int) -> dict[str, Any]:

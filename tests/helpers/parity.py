@@ -19,6 +19,7 @@ from specmd_jax.policies.base import READS as ALL_READS
 from specmd_jax.policies.base import Eviction, Miss, MissPlan, Prefetch, Routing
 from specmd_jax.policies.eviction import EVICTIONS
 from specmd_jax.policies.miss import MISSES
+from specmd_jax.policies.miss.fetch import load_all
 from specmd_jax.policies.prefetch import PREFETCHES
 from specmd_jax.policies.routing import ROUTINGS
 from specmd_jax.policies.strategy import Strategy, StrategyParams
@@ -109,8 +110,9 @@ def any_prefetch(names: list[str]) -> Prefetch:
         return tuple(m.init(p, shape) for m, p in zip(members, params[1], strict=True))
 
     def select(params, state, event, layer, ahead):
+        nothing = jnp.zeros(event.used.shape, jnp.int32)
         named = [
-            m.select(p, s, event, layer, ahead)
+            nothing if m.select is None else m.select(p, s, event, layer, ahead)
             for m, p, s in zip(members, params[1], state, strict=True)
         ]
         return jnp.stack(named)[params[0]]
@@ -127,7 +129,10 @@ def any_miss(names: list[str], cheapest_prefetch: bool) -> Miss:
     members = [MISSES[name] for name in names]
 
     def plan(params, row, event, shape):
-        plans = [m.plan(p, row, event, shape) for m, p in zip(members, params[1], strict=True)]
+        plans = [
+            load_all(row) if m.plan is None else m.plan(p, row, event, shape)
+            for m, p in zip(members, params[1], strict=True)
+        ]
         return MissPlan(*(jnp.stack(parts)[params[0]] for parts in zip(*plans, strict=True)))
 
     return Miss(plan, prefetch_last_tier=cheapest_prefetch)

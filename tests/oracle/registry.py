@@ -1,5 +1,7 @@
 """Every policy by the name it has in docs/semantics.md."""
 
+from typing import Any
+
 from tests.oracle import eviction, history, miss, prefetch, queues, routing
 
 EVICTIONS = {
@@ -58,3 +60,22 @@ ROUTINGS = {
     "max-rank": routing.MaxRank,
     "cumulative-mass": routing.CumulativeMass,
 }
+
+_MODULES = {
+    "EVICTIONS": "eviction",
+    "PREFETCHERS": "prefetch",
+    "MISSES": "miss",
+    "ROUTINGS": "routing",
+}
+
+
+def twin(table: str, name: str) -> Any:
+    """Returns a policy in plain Python; where there is none, the error names the line to add."""
+    policies = globals()[table]
+    if name in policies:
+        return policies[name]
+    module, named = _MODULES[table], name.title().replace("-", "")
+    raise LookupError(
+        f"{name!r} has no twin in plain Python: write class {named} in tests/oracle/{module}.py "
+        f'and add the line "{name}": {module}.{named}, to {table} in tests/oracle/registry.py'
+    )

@@ -6,7 +6,7 @@ from tests.oracle.cache import Cache
 from tests.oracle.clock import Clock, Service, Window, no_costs
 from tests.oracle.data import Case, Change, Config, Copy, Event, EventRecord, Result
 from tests.oracle.miss import Fates
-from tests.oracle.registry import EVICTIONS, MISSES, PREFETCHERS, ROUTINGS
+from tests.oracle.registry import twin
 from tests.oracle.room import bypassing, forced, take
 
 BYPASSING = {"belady-bypass", "static"}  # policies that decline whatever the admission
@@ -37,13 +37,13 @@ class Simulation:
 
     def __init__(self, case: Case, config: Config):
         self.case, self.config = case, config
-        policy = EVICTIONS[config.eviction](case, config.eviction_params)
+        policy = twin("EVICTIONS", config.eviction)(case, config.eviction_params)
         self.cache = Cache(case, config, policy)
-        self.prefetcher = PREFETCHERS[config.prefetch](
+        self.prefetcher = twin("PREFETCHERS", config.prefetch)(
             case, config.prefetch_params, config.lookahead
         )
-        self.miss = MISSES[config.miss](case, config.miss_params)
-        self.routing = ROUTINGS[config.routing](case, config.routing_params)
+        self.miss = twin("MISSES", config.miss)(case, config.miss_params)
+        self.routing = twin("ROUTINGS", config.routing)(case, config.routing_params)
         self.clock = Clock(config.costs or no_costs(case, config), case.num_layers)
         self.bypass = config.admission == "bypass" or config.eviction in BYPASSING
         self.result = Result(case.num_layers, len(config.units[0]), len(case.tokens))

@@ -6,11 +6,12 @@ import jax
 import numpy as np
 import pytest
 
+from specmd_jax.policies.eviction import EVICTIONS
 from specmd_jax.policies.eviction.linear import LinearParams
 from specmd_jax.policies.strategy import Strategy, StrategyParams, make_strategy
 from specmd_jax.simulator import batch
 from specmd_jax.simulator.batch import SimConfig, run_batch
-from specmd_jax.simulator.fused import EVICTIONS_ON_CHIP, fits_on_chip
+from specmd_jax.simulator.fused import fits_on_chip
 from specmd_jax.traces import DECODE, Trace
 
 LAYERS, EXPERTS, SIZE = 3, 6, 5
@@ -60,7 +61,8 @@ QUICK = ("lru", "linear")  # the others compile for long, and tests/kernels has 
     "name",
     [
         pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
-        for name in EVICTIONS_ON_CHIP
+        for name, policy in EVICTIONS.items()
+        if policy.fused
     ],
 )
 def test_counts_are_those_of_the_simulator(name: str, monkeypatch: pytest.MonkeyPatch):

@@ -3,6 +3,8 @@
 Needs the future, so it is a bound, not a policy: with forced admission, equal sizes and no
 prefetch nothing misses less.
 
+Score: minus the event of the next demand, infinitely late if there is none.
+
 Source: Belady 1966; Mattson et al. 1970.
 """
 

@@ -2,6 +2,9 @@
 
 The gap to `belady` is the part of the regret that an admission policy alone could recover.
 
+Score: minus the event of the next demand, as `belady`; what ranks below every resident is
+streamed.
+
 Source: the bypass variant of Belady 1966, as in arXiv 2608.07911.
 """
 

@@ -1,5 +1,7 @@
 """First in, first out: the copies that were inserted longest ago leave first, used or not.
 
+Score: the event at which the copy was inserted.
+
 Source: folklore; kept as the cheapest baseline, and because it is not a stack policy.
 """
 

@@ -1,5 +1,7 @@
 """Farthest layer distance: experts of the layers farthest from the running one leave first.
 
+Score: -|l - l_c|, with l the layer of the copy and l_c the one being served.
+
 Source: SpecMD 3.1.3 and appendix B, with the distance read as |layer - running layer|.
 """
 
@@ -16,4 +18,4 @@ def score(params: tuple, state: tuple, cache: CacheState, event: Event) -> Int[A
     return jnp.broadcast_to(-distance[:, None], (num_layers, num_experts))
 
 
-policy = Eviction(stateless_init, score, stateless_update, doc=__doc__)
+policy = Eviction(stateless_init, score, stateless_update, fused=True, doc=__doc__)

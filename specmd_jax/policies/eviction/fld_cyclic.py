@@ -1,5 +1,7 @@
 """Farthest layer distance around the pass: the layer just finished is the farthest of all.
 
+Score: -((l - l_c) mod L), with l the layer of the copy and l_c the one being served.
+
 Source: HOBBIT's (l_i - l_c) mod L (arXiv 2411.01433); the other reading of SpecMD 3.1.3.
 """
 

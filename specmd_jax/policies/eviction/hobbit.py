@@ -1,5 +1,9 @@
 """HOBBIT's mix of recency, frequency, high-precision use and layer distance.
 
+Score: w_lru R / p + w_lfu F / p + w_lhu H / p + w_fld (L - (l_c - l) mod L) / L, with p the passes
+of the running request, R the one of them of the last use, F the uses and H those at the highest
+precision.
+
 Source: HOBBIT, Eq. 3 (arXiv 2411.01433; MoE-APEX at ASPLOS '26). Counts are per request.
 """
 
@@ -65,4 +69,6 @@ def update(
     )
 
 
-policy = Eviction(init, score, update, HobbitParams(), begin=begin, doc=__doc__)
+policy = Eviction(
+    init, score, update, HobbitParams(), begin=begin, weights=HobbitParams._fields, doc=__doc__
+)

@@ -3,6 +3,10 @@
 Stale copies of layers already passed go in layer order, then stale ones of layers to come,
 farthest first; current copies only when nothing stale is left.
 
+Score, with i = l N + expert: i if stale and l < l_c, 2 L N - 1 - i if stale and l >= l_c,
+2 L N + i if current and l < l_c, else 3 L N + i. Current is what was used in this pass, or
+selected for it or a later one.
+
 Source: SpecMD 4.2, reading R3: fits "left", Figure 9 and A.3 of the paper.
 """
 
@@ -65,5 +69,5 @@ def shield(
 
 
 policy = Eviction(
-    init, score, update, LeastStaleParams(), shield=shield, distinct=True, doc=__doc__
+    init, score, update, LeastStaleParams(), shield=shield, distinct=True, fused=True, doc=__doc__
 )

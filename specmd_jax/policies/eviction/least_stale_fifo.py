@@ -1,5 +1,7 @@
 """Least-Stale read as two plain queues: stale before current, each by (layer, expert).
 
+Score: l N + expert, and L N more if current.
+
 Source: SpecMD 4.2, reading R1: the two heaps of the paper taken literally.
 """
 
@@ -18,4 +20,4 @@ def score(
     return jnp.where(current(state, event), cache.tier.size, 0) + position
 
 
-policy = least_stale._replace(score=score, distinct=False, doc=__doc__)
+policy = least_stale._replace(score=score, distinct=False, fused=False, doc=__doc__)

@@ -2,6 +2,8 @@
 
 Without prefetching it is LRU, since every stale copy is older than every current one.
 
+Score: 1 if current, 0 if stale; ties fall to recency.
+
 Source: SpecMD 4.2, reading R2.
 """
 
@@ -19,4 +21,4 @@ def score(
     return current(state, event).astype(jnp.int32)
 
 
-policy = least_stale._replace(score=score, distinct=False, doc=__doc__)
+policy = least_stale._replace(score=score, distinct=False, fused=False, doc=__doc__)

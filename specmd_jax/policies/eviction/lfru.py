@@ -1,5 +1,7 @@
 """Least frequently and recently used: fewest uses per event of age leave first.
 
+Score: uses / max(events since the last use, 1).
+
 Source: the LFRU of vLLM's expert cache (PR 37190) and of arXiv 2608.07911: frequency / age.
 """
 
@@ -8,6 +10,7 @@ from jaxtyping import Array, Int
 
 from specmd_jax.core.arrays import fixed
 from specmd_jax.core.types import CacheState, Event
+from specmd_jax.policies.base import Eviction
 from specmd_jax.policies.eviction import lfu
 from specmd_jax.policies.eviction.lfu import LfuState
 
@@ -18,4 +21,4 @@ def score(params: tuple, state: LfuState, cache: CacheState, event: Event) -> In
     return fixed(state.uses.astype(jnp.float32) / age.astype(jnp.float32), 16)
 
 
-policy = lfu.policy._replace(score=score, doc=__doc__)
+policy = Eviction(lfu.init, score, lfu.update, doc=__doc__)

@@ -1,5 +1,7 @@
 """Least frequently used: fewest demand uses since the beginning, kept through evictions.
 
+Score: the number of events that used the expert.
+
 Source: "perfect" LFU; SpecMD appendix B counts "over the whole inference history".
 """
 
@@ -31,4 +33,4 @@ def update(
     return LfuState(with_row(state.uses, outcome.layer, uses))
 
 
-policy = Eviction(init, score, update, doc=__doc__)
+policy = Eviction(init, score, update, fused=True, doc=__doc__)

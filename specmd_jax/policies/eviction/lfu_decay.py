@@ -1,5 +1,7 @@
 """LFU with exponential decay: at each event of a layer its experts' counts shrink by `decay`.
 
+Score: u, and at each event of the layer u <- decay u + [used].
+
 Source: Robinson & Devarakonda 1990; the "decayed LFU" of expert-cache runtimes.
 """
 

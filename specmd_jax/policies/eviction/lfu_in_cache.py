@@ -1,5 +1,7 @@
 """LFU that forgets: uses since the copy was inserted.
 
+Score: the number of events that used the expert since its copy was inserted.
+
 Source: the LFU of libCacheSim and of MoE-Infinity's visit counts (arXiv 2401.14361).
 """
 
@@ -7,6 +9,7 @@ import jax.numpy as jnp
 
 from specmd_jax.core.arrays import row, with_row
 from specmd_jax.core.types import CacheState, Event, Outcome
+from specmd_jax.policies.base import Eviction
 from specmd_jax.policies.eviction import lfu
 from specmd_jax.policies.eviction.lfu import LfuState
 
@@ -18,4 +21,4 @@ def update(
     return LfuState(with_row(state.uses, outcome.layer, before + outcome.used))
 
 
-policy = lfu.policy._replace(update=update, doc=__doc__)
+policy = Eviction(lfu.init, lfu.score, update, doc=__doc__)

@@ -1,5 +1,7 @@
 """Least high-precision used: fewest uses at the highest precision in the running request.
 
+Score: the number of events of this request that used the expert at the highest precision.
+
 Source: HOBBIT (arXiv 2411.01433), sequence-level cache; SpecMD configuration #3.
 """
 
@@ -7,6 +9,7 @@ import jax.numpy as jnp
 
 from specmd_jax.core.arrays import row, with_row
 from specmd_jax.core.types import CacheState, Event, Outcome
+from specmd_jax.policies.base import Eviction
 from specmd_jax.policies.eviction import lfu
 from specmd_jax.policies.eviction.lfu import LfuState
 
@@ -22,4 +25,4 @@ def update(
     return LfuState(with_row(state.uses, outcome.layer, uses))
 
 
-policy = lfu.policy._replace(update=update, begin=begin, doc=__doc__)
+policy = Eviction(lfu.init, lfu.score, update, begin=begin, doc=__doc__)

@@ -3,6 +3,9 @@
 LRU is the corner (1, 0, 0, 0) and LFU is (0, 1, 0, 0), exactly, since ties fall to recency.
 The family is smooth in its weights, so they can be tuned by gradient or by search.
 
+Score: w_recency t_last / t + w_frequency uses / passes + w_gate (mean gate weight of 16 events) +
+w_nearness (L - (l - l_c) mod L) / L, with t the event and t_last the one of the last use.
+
 Source: this project.
 """
 
@@ -13,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from specmd_jax.core.arrays import fixed, share
 from specmd_jax.core.types import ONE, CacheState, Event, ModelShape, Outcome
-from specmd_jax.policies.base import Eviction
+from specmd_jax.policies.base import GATE, Eviction
 from specmd_jax.policies.eviction import lfu, score_based
 from specmd_jax.policies.eviction.lfu import LfuState
 from specmd_jax.policies.eviction.score_based import ScoreBasedParams, ScoreBasedState
@@ -60,4 +63,7 @@ def update(
     )
 
 
-policy = Eviction(init, score, update, LinearParams(), doc=__doc__)
+policy = Eviction(
+    init, score, update, LinearParams(),
+    reads=(GATE,), weights=LinearParams._fields, fused=True, doc=__doc__,
+)  # fmt: skip

@@ -1,5 +1,8 @@
 """Minus recent score: an exponential average of each expert's router probability, top ones only.
 
+Score: S, and at each event of the layer S <- alpha TopP(s) + (1 - alpha) S, s the router's
+probabilities.
+
 Source: HybriMoE (arXiv 2504.05897), S = a TopP(s) + (1 - a) S, evicting the lowest S.
 """
 

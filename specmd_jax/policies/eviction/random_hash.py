@@ -1,5 +1,7 @@
 """Random: a hash of (seed, event, layer, expert) decides; any run can be repeated.
 
+Score: hash(seed, event, layer, expert).
+
 Source: the usual lower bar. Hashing makes it depend on the trace alone, a stack policy.
 """
 

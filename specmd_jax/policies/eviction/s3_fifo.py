@@ -1,5 +1,9 @@
 """S3-FIFO: a small FIFO queue on probation, a main one for what was used again, and ghosts.
 
+Score: q (t + 1) + (event of entering the queue), t the event. In the small queue q is 0 where it
+is over its `ratio` of the cache, else 4, and 5 for what was used more than once; in the main queue
+q is the uses, at most 3, and one more where the small queue is over.
+
 Source: Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023; here for sets:
 the victims of one event are ranked together, then the queues move.
 """

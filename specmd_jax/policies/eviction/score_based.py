@@ -1,5 +1,7 @@
 """Score-based: lowest mean gate weight over the last `window` events of the expert's layer.
 
+Score: the sum over the last `window` events of the layer of the gate weight, 0 where not chosen.
+
 Source: Zhu et al. 2025 (arXiv 2508.18983), Eq. 3; SpecMD's SB.
 """
 
@@ -11,7 +13,7 @@ from jaxtyping import Array, Int
 
 from specmd_jax.core.arrays import row, with_row, zeros
 from specmd_jax.core.types import CacheState, Event, ModelShape, Outcome
-from specmd_jax.policies.base import Eviction
+from specmd_jax.policies.base import GATE, Eviction
 
 MAX_WINDOW = 32
 
@@ -55,4 +57,4 @@ def update(
     )
 
 
-policy = Eviction(init, score, update, ScoreBasedParams(), doc=__doc__)
+policy = Eviction(init, score, update, ScoreBasedParams(), reads=(GATE,), doc=__doc__)

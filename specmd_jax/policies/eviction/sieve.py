@@ -1,5 +1,8 @@
 """SIEVE: a FIFO queue whose hand passes over, once, what was used since it last came by.
 
+Score: v n + (place - hand) mod n, with n the insertions so far, place the one of the copy, and v
+whether it was used since the hand came by.
+
 Source: Zhang et al., "SIEVE is simpler than LRU", NSDI 2024; here for sets of experts.
 """
 

@@ -3,6 +3,8 @@
 Start it warm (`--start popular`) for the profiled placement of Fiddler and KTransformers; from
 cold it keeps whatever came first.
 
+Score: minus the event of insertion: the newcomer ranks lowest, and admission turns it away.
+
 Source: Fiddler (arXiv 2402.07033) and the placement strategies of kt-kernel.
 """
 

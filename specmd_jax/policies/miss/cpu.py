@@ -1,5 +1,7 @@
 """Compute a missing expert on the host when few tokens need it, else load it.
 
+Plan: on the host if at most `break_even` tokens chose the expert, else loaded.
+
 Source: Fiddler (arXiv 2402.07033): host cost 7 a token against 70 for a transfer; lossless.
 """
 

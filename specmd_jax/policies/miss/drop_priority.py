@@ -1,5 +1,8 @@
 """Load the missing experts that matter most, skip the others.
 
+Plan: of the demand D, by falling gate weight, the first ceil(keep |D| / k) are loaded, the rest
+dropped.
+
 Source: SpecMD 3.1.2, "Drop priority"; ranks 1 and 2 are kept, as Skliar et al. found safe.
 """
 
@@ -9,7 +12,7 @@ from jaxtyping import Array, Int
 
 from specmd_jax.core.arrays import total
 from specmd_jax.core.types import Event, ModelShape
-from specmd_jax.policies.base import LayerView, Miss, MissPlan
+from specmd_jax.policies.base import GATE, LayerView, Miss, MissPlan
 from specmd_jax.policies.miss.fetch import load_all
 from specmd_jax.policies.miss.fetch_priority import importance_rank
 
@@ -25,4 +28,4 @@ def plan(params: DropPriorityParams, row: LayerView, event: Event, shape: ModelS
     return load_all(row)._replace(dropped=dropped)
 
 
-policy = Miss(plan, DropPriorityParams(), lossless=False, doc=__doc__)
+policy = Miss(plan, DropPriorityParams(), reads=(GATE,), lossless=False, doc=__doc__)

@@ -1,5 +1,8 @@
 """Full precision for the experts that carry most weight, low for the next, none for the rest.
 
+Plan, with b the share of the gate weight before the expert: b <= high at tier 0, b <= low at tier
+1, else dropped.
+
 Source: SpecMD 5.4 names it; the rule is HOBBIT's token-level loader (arXiv 2411.01433), with its
 thresholds for Mixtral on the gate weight accumulated before each expert.
 """
@@ -11,7 +14,7 @@ from jaxtyping import Array, Float
 
 from specmd_jax.core.arrays import sum_before, total
 from specmd_jax.core.types import Event, ModelShape
-from specmd_jax.policies.base import LayerView, Miss, MissPlan
+from specmd_jax.policies.base import GATE, LayerView, Miss, MissPlan
 from specmd_jax.policies.miss.fetch import load_all
 
 
@@ -30,4 +33,4 @@ def plan(params: CascadeParams, row: LayerView, event: Event, shape: ModelShape)
     return load_all(row)._replace(tier=tier.astype(jnp.int8), dropped=dropped)
 
 
-policy = Miss(plan, CascadeParams(), lossless=False, doc=__doc__)
+policy = Miss(plan, CascadeParams(), reads=(GATE,), lossless=False, doc=__doc__)

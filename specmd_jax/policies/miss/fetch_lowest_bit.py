@@ -1,5 +1,7 @@
 """Load every missing expert at the lowest precision there is.
 
+Plan: every miss at the last tier.
+
 Source: SpecMD 3.1.2, "Fetch-lowest-bit".
 """
 

@@ -3,6 +3,9 @@
 Low importance is the bottom share of the gate weights. Pressure is an event that does not fit:
 every load then drops a tier, and another, until it does.
 
+Plan: at the least tier b at which the event fits, and at b + 1 for the floor(low |D|) experts of
+least gate weight.
+
 Source: SpecMD 3.1.2 and 5.4, "Fetch-priority (int8:4:2)", bottom 60th percentile.
 """
 
@@ -13,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from specmd_jax.core.arrays import ranks, total
 from specmd_jax.core.types import Event, ModelShape
-from specmd_jax.policies.base import LayerView, Miss, MissPlan
+from specmd_jax.policies.base import GATE, LayerView, Miss, MissPlan
 from specmd_jax.policies.miss.fetch import load_all
 
 
@@ -41,4 +44,4 @@ def importance_rank(event: Event) -> Int[Array, " N"]:
     return ranks(jnp.where(event.used, event.gate, -1))
 
 
-policy = Miss(plan, FetchPriorityParams(), lossless=False, doc=__doc__)
+policy = Miss(plan, FetchPriorityParams(), reads=(GATE,), lossless=False, doc=__doc__)

@@ -3,6 +3,9 @@
 Only experts within `alpha` of the best score left out may be replaced, and only by residents
 within `alpha` below it; what finds no stand-in is loaded.
 
+Plan, with s* the best score left out: a miss of s <= (1 + alpha) s* is replaced, by a resident of
+s > (1 - alpha) s*; the highest of both first, one for one.
+
 Source: Zhu et al. 2025 (arXiv 2508.18983), with their bound; alpha 0.25..0.35 there.
 """
 

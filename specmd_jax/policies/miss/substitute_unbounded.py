@@ -1,5 +1,7 @@
 """Replace every missing expert by the best resident one, however far its score.
 
+Plan: every miss is replaced by a resident not demanded, the highest of both first, one for one.
+
 Source: SpecMD 3.1.2, "Substitution score", whose collapse in quality suggests no bound.
 """
 

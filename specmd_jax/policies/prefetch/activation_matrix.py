@@ -1,5 +1,8 @@
 """MoE-Infinity's sequence matching: the stored request most like this one tells what comes.
 
+Names: the row of the target layer in the stored matrix M that makes the sum of cos(A_l, M_l) over
+the layers l so far largest, A being the running request's matrix of demands.
+
 Source: MoE-Infinity (arXiv 2401.14361), Expert Activation Matrix, matched by mean row cosine.
 """
 

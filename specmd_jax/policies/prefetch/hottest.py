@@ -1,5 +1,7 @@
 """The experts of that layer demanded most often so far.
 
+Names: the ceil(overfetch |D|) experts of most demands, D being the running demand.
+
 Source: popularity prefetch, as in EdgeMoE and in engines that pin "hot" experts.
 """
 

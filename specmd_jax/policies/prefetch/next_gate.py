@@ -1,5 +1,7 @@
 """The next layer's gate on this layer's hidden state; its top-k, times an overfetch factor.
 
+Names: the ceil(overfetch |D|) experts of highest foreseen probability, D being the running demand.
+
 Source: Eliseev & Mazur 2023 (arXiv 2312.17238); SpecMD 3.1.4, "Spec".
 """
 

@@ -1,5 +1,7 @@
 """The fewest experts that hold a given share of the next gate's probability (top-p).
 
+Names: the experts before which, in falling order, less than `mass` of the probability lies.
+
 Source: SpecMD 3.1.4, "80th percentile" read as cumulative mass; FineMoE's set rule.
 """
 

@@ -1,5 +1,7 @@
 """Next-gate scores above a percentile of this token's own scores: a fixed number of experts.
 
+Names: the N - 1 - floor(percentile (N - 1)) experts of highest foreseen probability.
+
 Source: SpecMD 3.1.4, "80th percentile" taken literally: 13 of OLMoE's 64, 12 of Qwen's 60.
 """
 

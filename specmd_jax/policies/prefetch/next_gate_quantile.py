@@ -2,6 +2,9 @@
 
 A histogram with bins of about 4 % stands in for the scores seen, so the state is small.
 
+Names: the experts whose foreseen probability lies in a bin above that of the `quantile` of all
+probabilities foreseen for the layer.
+
 Source: SpecMD 3.1.4, "80th percentile" read as a threshold on each layer's history: the only
 reading under which the number of experts "adapts to the score distribution".
 """

@@ -1,5 +1,8 @@
 """An oracle with a given recall and precision: what a predictor of that quality would buy.
 
+Names: what will be demanded with chance r, all else with chance r (1 - p) d / (p (N - d)), for d
+demanded experts, recall r and precision p.
+
 Source: the prediction-quality sweeps of SpecMD 5.3; errors here are independent, real ones not.
 """
 

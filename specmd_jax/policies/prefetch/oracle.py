@@ -1,5 +1,7 @@
 """Exactly what the target layer will demand: the bound on every predictor.
 
+Names: D of the target event.
+
 Source: the usual upper bar.
 """
 

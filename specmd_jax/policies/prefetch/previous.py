@@ -1,5 +1,7 @@
 """The experts that the previous token used in that layer.
 
+Names: D of the latest event of the target layer; nothing in the first pass.
+
 Source: temporal prefetch of on-device engines (BigMoeOnEdge); the cheapest predictor there is.
 """
 

@@ -1,5 +1,8 @@
 """Experts that followed the current ones most often, layer to layer, counted online.
 
+Names: the ceil(overfetch |D|) experts j of the largest sum over i in D of how often j was demanded
+so many layers after i, D being the running demand.
+
 Source: EdgeMoE's table (arXiv 2308.14352) and the Markov prefetchers after it, for one layer.
 """
 

@@ -2,6 +2,9 @@
 
 The top `top_j` of the router get the bonus too, so that they are never displaced.
 
+Choice: top-k of z + lam r [resident or in the top top_j], with z the logits and r the running mean
+of max(z) - min(z).
+
 Source: Skliar et al. 2024 (arXiv 2412.00099), Cache-Prior; SpecMD Eq. 1 (there without top_j, and
 with the mean logit in place of the range: `use_mean`).
 """

@@ -1,5 +1,8 @@
 """Prefer resident experts among the fewest that hold a given share of the router's probability.
 
+Choice: the top top_j, then residents before which less than `mass` of the probability lies, then
+the rest by logit, k in all.
+
 Source: Skliar et al. 2024 (arXiv 2412.00099), cumulative-sum threshold.
 """
 

@@ -1,5 +1,7 @@
 """Prefer resident experts among the router's top `max_rank`; the top `top_j` always stay.
 
+Choice: the top top_j, then residents among the top max_rank, then the rest by logit, k in all.
+
 Source: Skliar et al. 2024 (arXiv 2412.00099), max-rank; ROUTE_J and ROUTE_M in engines.
 """
 

@@ -1,5 +1,7 @@
 """The router's own choice.
 
+Choice: top-k of the logits, as recorded.
+
 Source: SpecMD 3.1.1.
 """
 

@@ -9,7 +9,6 @@ from jaxtyping import Array, Int, Int8, Integer
 
 from specmd_jax.core.interned import Interned
 from specmd_jax.core.types import ABSENT, Event, Flight, ModelShape
-from specmd_jax.policies.miss import MISSES
 from specmd_jax.policies.prefetch_guard import Outlook
 from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.runtime.decide.compiled_step import (
@@ -206,5 +205,4 @@ def _number(value: int) -> Int[np.ndarray, ""]:
 
 
 def _demand_is_fixed(strategy: Strategy, tiers: int) -> bool:
-    fetches = strategy.miss.plan is MISSES["fetch"].plan
-    return fetches and strategy.routing.choose is None and tiers == 1
+    return strategy.miss.plan is None and strategy.routing.choose is None and tiers == 1

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Int, Int8
 from specmd_jax.core.arrays import of_pool, row, with_row
 from specmd_jax.core.types import ABSENT, CacheState, Event, Flight, Outcome, State
 from specmd_jax.policies.base import LayerView, MissPlan
+from specmd_jax.policies.miss.fetch import load_all
 from specmd_jax.simulator.cache.admission import Claim, bypass, force
 from specmd_jax.simulator.cache.copies import exchange
 from specmd_jax.simulator.cache.pins import in_flight
@@ -161,7 +162,8 @@ def _plan(
 ) -> MissPlan:
     sizes, capacity = row(setting.units, event.layer), of_pool(setting.capacity, event.layer)
     view = LayerView(hit, missing, resident, tier, sizes, capacity)
-    return setting.strategy.miss.plan(setting.params.miss, view, event, setting.shape)
+    plan = setting.strategy.miss.plan
+    return load_all(view) if plan is None else plan(setting.params.miss, view, event, setting.shape)
 
 
 def _look_ahead(cache: CacheState, event: Event) -> CacheState:

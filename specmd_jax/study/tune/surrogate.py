@@ -23,7 +23,6 @@ from specmd_jax.core.arrays import row, total
 from specmd_jax.core.types import Event, Events, ModelShape
 from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.policies.base import NEXT_USE
-from specmd_jax.policies.eviction import EVICTIONS
 from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.simulator.cache import CacheConfig
 from specmd_jax.simulator.events import dense_events, first_use
@@ -34,7 +33,6 @@ from specmd_jax.study.setup import Setup
 from specmd_jax.study.tune.knobs import Knob, values_at
 from specmd_jax.traces import Trace
 
-LINEAR = ("linear", "hobbit")  # evictions whose score is a sum of weights times features
 SOFTNESS = 0.2  # temperature, in standard deviations of the candidates' scores
 EDGE = 0.25  # of the time that copies stay on average: as long as those do that are about to leave
 _SCALE = 1 << 20  # of scores in fixed point
@@ -50,8 +48,8 @@ class _Sum(NamedTuple):
 
 def has_surrogate(setup: Setup, knobs: tuple[Knob, ...]) -> bool:
     """Says whether every knob is a weight of an eviction that is linear in its weights."""
-    linear = any(setup.strategy.eviction == EVICTIONS[name] for name in LINEAR)
-    return linear and all(knob.name.startswith("eviction.w_") for knob in knobs)
+    weights = {f"eviction.{name}" for name in setup.strategy.eviction.weights}
+    return bool(weights) and all(knob.name in weights for knob in knobs)
 
 
 class Surrogate:
