@@ -82,8 +82,8 @@ def test_bad_input_is_one_line(
     [
         ({"format": "specmd.trace/1"}, "is no specmd.strategy/1"),
         ({"eviction": "lur"}, "no eviction policy is called 'lur'"),
-        ({"lookahead": "far"}, "lookahead is 'far'"),
-        ({"guard": 1}, "guard is 1"),
+        ({"lookahead": "far"}, "lookahead must be a whole number, got 'far'"),
+        ({"guard": 1}, "guard must be true or false, got 1"),
         ({"params": {"eviction.decay": 7}}, "parameter eviction.decay is 7"),
         ({"params": {"eviction.alpha": 0.5}}, "no parameter is called 'eviction.alpha'"),
         ({"precision": ["int3"]}, "unknown precision 'int3'"),
