@@ -42,7 +42,7 @@ def _libcachesim(trace: Trace) -> Iterator[tuple[str, Callable[[], object]]]:
     libcachesim: Any = import_module("libcachesim")  # its annotations lag behind its classes
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.oracleGeneral"
-        _as_oracle_general(trace).tofile(path)
+        as_oracle_general(trace).tofile(path)
         slots = int(SHARE * trace.shape.num_layers * trace.num_experts)
         for policy, kind in (("lru", "LRU"), ("fifo", "FIFO"), ("lfu", "LFU")):
 
@@ -56,7 +56,7 @@ def _libcachesim(trace: Trace) -> Iterator[tuple[str, Callable[[], object]]]:
             yield policy, replay
 
 
-def _as_oracle_general(trace: Trace) -> np.ndarray:
+def as_oracle_general(trace: Trace) -> np.ndarray:
     """Returns the accesses as records of libCacheSim's binary format, in order of execution."""
     layer = np.arange(trace.shape.num_layers)[None, :, None]
     chosen = trace.experts != PAD

@@ -57,7 +57,7 @@ class Bench:
         )
 
     def _run_simulator(self) -> None:
-        core = _keep_to_one_core()  # before JAX counts the cores
+        core = keep_to_one_core()  # before JAX counts the cores
         from specmd_jax.bench import peers
         from specmd_jax.bench.simulator import CONFIGS, POLICIES, Row, bench_simulator
 
@@ -73,7 +73,7 @@ class Bench:
             stdout().print(_table([row._asdict() for row in rows]))
 
 
-def _keep_to_one_core() -> int | None:
+def keep_to_one_core() -> int | None:
     """Pins this process, where the system can, and returns the core."""
     if not hasattr(os, "sched_setaffinity"):
         return None

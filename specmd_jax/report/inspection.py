@@ -57,12 +57,13 @@ def _alarm(warning: str) -> Panel:
 
 def _facts_table(facts: dict[str, Any]) -> Table:
     table = Table.grid(padding=(0, 2))
-    for name, value, remark in _facts(facts):
+    for name, value, remark in list_facts(facts):
         table.add_row(Text(name, "cyan"), Text(value), Text(remark, "dim"))
     return table
 
 
-def _facts(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
+def list_facts(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Returns the lines of the table of facts: name, value, remark."""
     total = facts["layers"] * facts["experts"]
     return [
         (

@@ -35,7 +35,7 @@ def dense_events(trace: Trace, reads: frozenset[str] = frozenset(), lookahead: i
         "routed": routed,
         "gate": gate,
         "next_use": next_use(used)[0] if NEXT_USE in reads else None,
-        "upcoming": _upcoming(used, lookahead) if UPCOMING in reads else None,
+        "upcoming": upcoming(used, lookahead) if UPCOMING in reads else None,
         "predicted": _predicted(trace, lookahead) if PREDICTED in reads else None,
         "logits": _mean_logits(trace) if LOGITS in reads else None,
         "probs": _mean_probs(trace) if PROBS in reads else None,
@@ -128,7 +128,8 @@ def next_use(
     return after, coming
 
 
-def _upcoming(used: Bool[np.ndarray, "P L N"], lookahead: int) -> Bool[np.ndarray, "P L D N"]:
+def upcoming(used: Bool[np.ndarray, "P L N"], lookahead: int) -> Bool[np.ndarray, "P L D N"]:
+    """Returns what each of the next `lookahead` events demands; nothing past the end."""
     passes, layers, experts = used.shape
     flat = used.reshape(passes * layers, experts)
     past_end = np.zeros((lookahead, experts), bool)

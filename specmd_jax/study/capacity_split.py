@@ -52,7 +52,7 @@ def capacity_curve(
 
     slots = _slots(trace)
     plan = {
-        (name, size): setup for size in slots for name, setup in _contenders(scope, size).items()
+        (name, size): setup for size in slots for name, setup in contenders(scope, size).items()
     }
     answers = dict(zip(plan, compare(trace, list(plan.values()), spec, on_progress), strict=True))
     names = list(dict.fromkeys(name for name, _ in plan))
@@ -113,7 +113,8 @@ def _slots(trace: Trace) -> dict[int, float]:
     return {size: size / total for size in sorted({max(1, int(s * total)) for s in SHARES})}
 
 
-def _contenders(scope: str, slots: int) -> dict[str, "Setup"]:
+def contenders(scope: str, slots: int) -> dict[str, "Setup"]:
+    """Returns the policies and optima that are compared at one capacity, by name."""
     from specmd_jax.policies.strategy import make_strategy
     from specmd_jax.study.setup import Setup
 
@@ -167,11 +168,11 @@ def _point(
         "best": best,
         "split": {"lru": split_misses(misses["lru"], *optima), "best": split},
         "lru_share_for_belady": lru_share(hit_rate["belady"]),
-        "verdict": _verdict(split, accesses),
+        "verdict": verdict_of(split, accesses),
     }
 
 
-def _verdict(split: dict[str, int], accesses: int) -> str:
+def verdict_of(split: dict[str, int], accesses: int) -> str:
     """Names the largest part of the misses, unless they are too few to matter."""
     if split["misses"] <= ENOUGH * accesses:
         return "fits"

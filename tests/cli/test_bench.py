@@ -19,7 +19,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A short trace, one repetition, and this process stays on all its cores."""
     monkeypatch.setattr(simulator, "PASSES", 32)
     monkeypatch.setattr(simulator, "REPETITIONS", 1)
-    monkeypatch.setattr(bench, "_keep_to_one_core", lambda: 0)
+    monkeypatch.setattr(bench, "keep_to_one_core", lambda: 0)
 
 
 def test_every_engine_has_a_row(specmd: Specmd) -> None:
@@ -47,7 +47,7 @@ def test_the_table_says_that_it_is_measured(specmd: Specmd) -> None:
 @needs_libcachesim
 def test_the_peer_replays_every_access() -> None:
     trace = simulator.bench_trace()
-    records = peers._as_oracle_general(trace)
+    records = peers.as_oracle_general(trace)
     assert len(records) == trace.experts.size == 32 * 16 * 8
     assert records["object"].min() >= 1 and records["object"].max() <= 16 * 64
     first = records["object"][:8].astype(int) - 1
@@ -60,7 +60,7 @@ def test_one_core_means_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     pinned: list[set[int]] = []
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: pinned.append(cores))
     monkeypatch.setenv("NPROC", "2")
-    core = bench._keep_to_one_core()
+    core = bench.keep_to_one_core()
     assert pinned == [{core}] and core in os.sched_getaffinity(0)
     assert os.environ["NPROC"] == "1"
 

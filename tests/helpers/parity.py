@@ -23,7 +23,7 @@ from specmd_jax.policies.miss.fetch import load_all
 from specmd_jax.policies.prefetch import PREFETCHES
 from specmd_jax.policies.routing import ROUTINGS
 from specmd_jax.policies.strategy import Strategy, StrategyParams
-from specmd_jax.simulator.events import _upcoming, next_use
+from specmd_jax.simulator.events import next_use, upcoming
 from specmd_jax.simulator.scan import scan_trace
 from specmd_jax.simulator.state import begin
 from specmd_jax.simulator.timeline import Costs
@@ -247,7 +247,7 @@ def _events(shape: Shape, case: oracle.Case, used: np.ndarray) -> Events:
         routed=ints(case.routed),
         gate=ints(case.gate),
         next_use=ints(next_use(used)[0]),
-        upcoming=jnp.asarray(_upcoming(used, shape.lookahead)),
+        upcoming=jnp.asarray(upcoming(used, shape.lookahead)),
         predicted=ints(predicted[:, :, : shape.lookahead]),
         logits=ints(router if case.logits is None else case.logits),
         probs=ints(router if case.probs is None else case.probs),

@@ -14,10 +14,10 @@ from specmd_jax.core.errors import InputError
 from specmd_jax.policies.base import Eviction, stateless_init, stateless_update
 from specmd_jax.policies.eviction import EVICTIONS
 from specmd_jax.policies.strategy import SCOPES, Strategy, make_strategy
-from specmd_jax.simulator import batch
 from specmd_jax.simulator.batch import SimConfig, SimResult, run_batch
 from specmd_jax.simulator.timeline import Costs
 from specmd_jax.traces import Trace
+from tests.helpers.compiles import compiles
 from tests.helpers.laws import (
     FITS,
     LARGEST,
@@ -122,19 +122,15 @@ def test_a_batch_is_a_loop(name: str, scope: str):
             np.testing.assert_array_equal(getattr(one.counts, field), getattr(alone.counts, field))
 
 
-def programs() -> int:
-    return batch._replay_configs.jitted._cache_size()
-
-
 def test_any_number_of_settings_is_one_compile():
     strategy = make_strategy("lfu-decay")
     tallies(strategy, split(SLOTS, "global"))
-    compiled = programs()
-    for decay in (0.1, 0.2, 0.99):
-        params = strategy.params._replace(eviction=strategy.params.eviction._replace(decay=decay))
-        other = strategy._replace(eviction=strategy.eviction._replace(params=params.eviction))
-        tallies(other, split(SLOTS[::-1].copy(), "global"))
-    assert programs() == compiled
+    with compiles() as more:
+        for decay in (0.1, 0.2, 0.99):
+            chosen = strategy.params.eviction._replace(decay=decay)
+            other = strategy._replace(eviction=strategy.eviction._replace(params=chosen))
+            tallies(other, split(SLOTS[::-1].copy(), "global"))
+    assert not more
 
 
 @pytest.mark.parametrize("name", ["lru", "least-stale", "sieve"])

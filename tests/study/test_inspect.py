@@ -13,7 +13,7 @@ from specmd_jax.core.errors import InputError
 from specmd_jax.core.quantities import percent
 from specmd_jax.core.types import ModelShape
 from specmd_jax.policies.strategy import make_strategy
-from specmd_jax.report.inspection import _facts, show_inspection
+from specmd_jax.report.inspection import list_facts, show_inspection
 from specmd_jax.study.capacity_split import SENTENCES, split_misses, verdicts
 from specmd_jax.study.inspect import inspect_trace
 from specmd_jax.study.metrics import count_summary
@@ -64,10 +64,10 @@ def test_the_best_policy_is_no_optimum_and_misses_least(result: dict[str, Any]):
 
 
 def test_in_one_scope_all_contend_in_it_and_in_the_other_lru_in_both():
-    from specmd_jax.study.capacity_split import _contenders
+    from specmd_jax.study.capacity_split import contenders
 
     def scopes(scope: str) -> dict[str, str]:
-        return {name: setup.strategy.scope for name, setup in _contenders(scope, 8).items()}
+        return {name: setup.strategy.scope for name, setup in contenders(scope, 8).items()}
 
     assert set(scopes("layer").values()) == {"layer"} and "lru per layer" not in scopes("layer")
     assert scopes("global") == dict.fromkeys(scopes("layer"), "global") | {"lru per layer": "layer"}
@@ -99,9 +99,9 @@ CASES = [
 
 @pytest.mark.parametrize(("verdict", "misses"), CASES)
 def test_the_largest_part_gives_the_verdict(verdict: str, misses: tuple[int, int, int, int]):
-    from specmd_jax.study.capacity_split import _verdict
+    from specmd_jax.study.capacity_split import verdict_of
 
-    assert _verdict(split_misses(*misses), accesses=1000) == verdict
+    assert verdict_of(split_misses(*misses), accesses=1000) == verdict
 
 
 def test_one_sentence_for_neighbours_that_deserve_the_same():
@@ -153,7 +153,7 @@ def test_foresight_is_told_where_it_was_recorded(result: dict[str, Any]):
     assert result["facts"]["foreseen_recall"] is None
     facts = inspect_trace(generate(SyntheticSpec(SHAPE, tokens=20, lookahead=4)))["facts"]
     assert [share is None for share in facts["foreseen_recall"]] == [False] * 3 + [True]
-    (row,) = [row for row in _facts(facts) if row[0] == "foresight"]
+    (row,) = [row for row in list_facts(facts) if row[0] == "foresight"]
     assert row[1] == percent(facts["foreseen_recall"][0])
     worst = min(share for share in facts["foreseen_recall_by_layer"][0] if share is not None)
     assert "3 ahead" in row[2] and "4 ahead" not in row[2] and percent(worst) in row[2]
