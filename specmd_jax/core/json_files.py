@@ -7,7 +7,9 @@ reads here; a schema refuses them, as it does whatever else a value must not be 
 
 import json
 import os
+import reprlib
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,10 @@ from specmd_jax.core.errors import InputError
 MAX_BYTES = 4 << 20  # of a file that people write or read
 MAX_DEPTH = 64
 _MAX_DIGITS = 19  # of a whole number: 64 bits
+
+_SHORT = reprlib.Repr()  # which looks no deeper and no further than it shows
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 200, 200
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 16
 
 
 def read_object(path: Path, wanted: str, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
@@ -63,13 +69,13 @@ def parse_object(data: str | bytes, where: str, wanted: str) -> dict[str, Any]:
 
 
 def shown(value: Any, most: int = 40) -> str:
-    """Returns a value as a message shows it: on one line, printable and short."""
-    text = {None: "null", True: "true", False: "false"}[value] if _is_word(value) else repr(value)
+    """Returns a value as a message shows it: on one line and short, and found in no time."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int) and abs(value) > 10**30:
+        return "a number of over 30 digits"
+    text = _SHORT.repr(value)
     return text if len(text) <= most else f"{text[: most - 3]}..."
-
-
-def _is_word(value: Any) -> bool:
-    return value is None or isinstance(value, bool)
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
@@ -116,8 +122,7 @@ def _check_depth_and_texts(value: Any) -> None:
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the key {shown(twice)} is given twice")
     return found
 

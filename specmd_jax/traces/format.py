@@ -13,7 +13,7 @@ from jaxtyping import Float, Shaped
 from safetensors import SafetensorError, safe_open
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.core.tensors import write_tensors
+from specmd_jax.core.tensors import read_header, write_tensors
 from specmd_jax.traces.trace import Provenance, Trace
 
 FORMAT = "specmd.trace/1"
@@ -120,7 +120,7 @@ def _header(trace: Trace) -> dict[str, str]:
 def _opened(path: Path) -> Iterator[tuple[Any, int, Provenance]]:
     """An open file whose header has been checked, its number of experts and its provenance."""
     try:
-        _check_length(path)
+        read_header(path)
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             _check_format(path, header)
@@ -135,18 +135,6 @@ def _opened(path: Path) -> Iterator[tuple[Any, int, Provenance]]:
         raise InputError(
             f"{path} cannot be read ({error.strerror or error}): give a {FORMAT} file"
         ) from error
-
-
-def _check_length(path: Path) -> None:
-    """The header must fit the file: its length is the first thing that can lie."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        claimed = int.from_bytes(file.read(8), "little")
-    if size < 8 or claimed > size - 8:
-        raise InputError(
-            f"{path.name} claims a header of {claimed} bytes in a file of {size}: "
-            "it is cut short, or not a safetensors file"
-        )
 
 
 def _check_format(path: Path, header: dict[str, str]) -> None:

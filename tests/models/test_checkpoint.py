@@ -170,6 +170,11 @@ def cut_a_shard(folder):
     file.write_bytes(file.read_bytes()[:-10])
 
 
+def double_a_shard(folder):
+    file = folder / "model.safetensors"
+    file.with_name("copy.safetensors").write_bytes(file.read_bytes())
+
+
 def leave_out_a_shard(folder):
     """The index knows nothing of a shard that is there."""
     shard(folder)
@@ -233,6 +238,7 @@ DEFECTS = {
     "the file is empty": (cut(0), "cut short"),
     "a shard is missing": (lose_a_shard, "model-00002-of-00003.safetensors, which its index"),
     "a shard is cut short": (cut_a_shard, "model-00002-of-00003.safetensors is cut short"),
+    "a tensor is in two files": (double_a_shard, "twice, in copy.safetensors and model.safet"),
     "the index leaves out a shard": (leave_out_a_shard, "lacks the tensor model"),
     "the index is no index": (
         overwrite(INDEX, "[]"),
@@ -257,7 +263,7 @@ DEFECTS = {
     ),
     "the header's sizes differ": (
         edit_header(lambda entry: entry.update(shape=[16, 31])),
-        "no safetensors header",
+        r"of type \w+ and shape \[16, 31\] in bytes",
     ),
     "the header's offsets are negative": (
         edit_header(lambda entry: entry.update(data_offsets=[-2048, 0])),

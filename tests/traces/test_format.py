@@ -149,12 +149,13 @@ def _huge(tokens: int) -> bytes:
 
 
 DAMAGED = {
-    "empty": (b"", "claims a header"),
-    "a length that lies": (struct.pack("<Q", 1 << 62) + b"{}", "claims a header"),
-    "a length of zero": (struct.pack("<Q", 0) + b"{}", "not a whole safetensors file"),
-    "no JSON": (struct.pack("<Q", 8) + b"notjson!", "not a whole safetensors file"),
-    "a billion tokens": (_huge(10**9), "not a whole safetensors file"),
-    "a header that wraps": (_huge(1 << 61), "not a whole safetensors file"),
+    "empty": (b"", "no safetensors header"),
+    "a length that lies": (struct.pack("<Q", 1 << 62) + b"{}", "no safetensors header"),
+    "a length beyond the file": (struct.pack("<Q", 9) + b"{}", "claims a header of 9 bytes"),
+    "a length of zero": (struct.pack("<Q", 0) + b"{}", "no safetensors header"),
+    "no JSON": (struct.pack("<Q", 8) + b"notjson!", "its header is not JSON"),
+    "a billion tokens": (_huge(10**9), "is cut short"),
+    "a header that wraps": (_huge(1 << 61), "beyond 64 bits"),
     "no metadata": (_claiming({}), "not a whole safetensors file|of format 'none'"),
 }
 

@@ -1,16 +1,12 @@
 """The tensors of a checkpoint in safetensors files, memory-mapped one by one.
 
-A file is a length (8 bytes, little-endian), a JSON header that names each tensor's type, shape
-and place, and the data. Each tensor is mapped on its own and unmapped with its array, so that a
-checkpoint larger than memory can be read through.
+Each tensor is mapped on its own and unmapped with its array, so that a checkpoint larger than
+memory can be read through.
 """
 
-import json
-import math
-import operator
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
 import ml_dtypes
 import numpy as np
@@ -20,9 +16,9 @@ from msgspec import Meta, Struct
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.json_files import read_object
 from specmd_jax.core.schema import read_record
+from specmd_jax.core.tensors import Place, read_header
 
 INDEX = "model.safetensors.index.json"
-_LONGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
 _LONGEST_INDEX = 64 << 20
 _DTYPES = {
     "F64": np.float64,
@@ -39,16 +35,6 @@ class _Index(Struct):
     weight_map: dict[str, Annotated[str, Meta(pattern=r"^[^/\\\0]+\.safetensors$")]]
 
 
-class _Place(NamedTuple):
-    """Where a tensor lies."""
-
-    file: Path
-    kind: str  # as the header names its type
-    shape: tuple[int, ...]
-    begin: int  # bytes from the beginning of the file
-    nbytes: int
-
-
 class TensorFiles(Mapping[str, Shaped[np.ndarray, "..."]]):
     """All tensors of the safetensors files of a folder, by name; looking one up maps it.
 
@@ -59,9 +45,15 @@ class TensorFiles(Mapping[str, Shaped[np.ndarray, "..."]]):
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._places = {
-            name: place for file in _files(folder) for name, place in _read_header(file).items()
-        }
+        self._places: dict[str, Place] = {}
+        for file in _files(folder):
+            for name, place in read_header(file).items():
+                other = self._places.setdefault(name, place)
+                if other is not place:
+                    raise InputError(
+                        f"{folder} holds {name[:80]} twice, in {other.file.name} and {file.name}: "
+                        "remove the one that does not belong to the checkpoint"
+                    )
 
     def __getitem__(self, name: str) -> Shaped[np.ndarray, "..."]:
         place = self._place(name)
@@ -96,7 +88,7 @@ class TensorFiles(Mapping[str, Shaped[np.ndarray, "..."]]):
         for part in range(shape[0]):
             yield _mapped(place, name, place.begin + part * nbytes, shape[1:])
 
-    def _shaped(self, name: str, shape: tuple[int, ...]) -> _Place:
+    def _shaped(self, name: str, shape: tuple[int, ...]) -> Place:
         place = self._place(name)
         if place.shape != shape:
             raise InputError(
@@ -105,7 +97,7 @@ class TensorFiles(Mapping[str, Shaped[np.ndarray, "..."]]):
             )
         return place
 
-    def _place(self, name: str) -> _Place:
+    def _place(self, name: str) -> Place:
         if name not in self._places:
             raise InputError(
                 f"{self.folder} lacks the tensor {name}: is the checkpoint complete, and is its "
@@ -115,14 +107,14 @@ class TensorFiles(Mapping[str, Shaped[np.ndarray, "..."]]):
 
 
 def _mapped(
-    place: _Place, name: str, begin: int, shape: tuple[int, ...]
+    place: Place, name: str, begin: int, shape: tuple[int, ...]
 ) -> Shaped[np.ndarray, "..."]:
-    if place.kind not in _DTYPES:
+    if place.dtype not in _DTYPES:
         raise InputError(
-            f"{place.file.name}: {name} has type {place.kind}, supported are "
+            f"{place.file.name}: {name} has type {place.dtype}, supported are "
             f"{', '.join(_DTYPES)}: give weights that are not quantised"
         )
-    return np.memmap(place.file, _DTYPES[place.kind], mode="r", offset=begin, shape=shape)
+    return np.memmap(place.file, _DTYPES[place.dtype], mode="r", offset=begin, shape=shape)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -142,35 +134,3 @@ def _files(folder: Path) -> list[Path]:
                 f"{folder} lacks {file.name}, which its index names: download it again"
             )
     return files
-
-
-def _read_header(file: Path) -> dict[str, _Place]:
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            header: dict[str, Any] = json.loads(opened.read(min(length, _LONGEST_HEADER)))
-        header.pop("__metadata__", None)
-        start = 8 + length
-        places = {name: _parsed(file, entry, start) for name, entry in header.items()}
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(
-            f"{file} has no safetensors header: it is cut short or of another format, "
-            "download it again"
-        ) from error
-    end = max((place.begin + place.nbytes for place in places.values()), default=start)
-    if size < end:
-        raise InputError(f"{file} is cut short: {size} bytes of {end}, download or write it again")
-    return places
-
-
-def _parsed(file: Path, entry: Mapping[str, Any], start: int) -> _Place:
-    begin, end = map(operator.index, entry["data_offsets"])
-    kind, shape = str(entry["dtype"]), tuple(map(operator.index, entry["shape"]))
-    if not 0 <= begin <= end or min(shape, default=0) < 0:
-        raise ValueError("the header holds negative sizes")
-    if kind in _DTYPES and end - begin != math.prod(shape) * np.dtype(_DTYPES[kind]).itemsize:
-        raise ValueError("the header contradicts itself")
-    return _Place(file, kind, shape, start + begin, end - begin)

@@ -2,18 +2,15 @@
 
 import math
 import re
-import reprlib
 from collections.abc import Sequence
 from typing import Any
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.json_files import shown
 
 _INTEGER = re.compile(r"\s*([+-]?[0-9]{1,18})(\.0*)?\s*")
 _LARGEST = 2**31 - 1  # of any id, position or step
 _LARGEST_SCORE = 1e30  # a score beyond float32 is damage
-
-_SHORT = reprlib.Repr()  # bounded in work, too: values may nest without end
-_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 60, 60
 
 
 def integer(value: object, what: str) -> int:
@@ -88,14 +85,6 @@ def log_probabilities(values: object, what: str) -> list[float]:
 def text(value: object) -> str:
     """The value if it is a string, else "": names are worth having but not worth failing for."""
     return value if isinstance(value, str) else ""
-
-
-def shown(value: object) -> str:
-    """At most 40 characters of it; a whole number of many digits is only described."""
-    if type(value) is int and abs(value) > 10**30:
-        return "a number of over 30 digits"
-    short = _SHORT.repr(value)
-    return short if len(short) <= 40 else f"{short[:37]}..."
 
 
 def _sequence(values: object, what: str) -> Sequence[Any]:

@@ -14,11 +14,10 @@ import numpy as np
 from jaxtyping import Bool, Integer, Shaped
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.core.inputs import open_input
+from specmd_jax.core.json_files import read_object
 from specmd_jax.traces.importers._archive import ZIP, member_names, opened, parse_npy
 from specmd_jax.traces.importers._axes import in_order, order_of_axes
 from specmd_jax.traces.importers._finish import finish
-from specmd_jax.traces.importers._lines import json_object
 from specmd_jax.traces.importers._options import ImportOptions
 from specmd_jax.traces.importers._values import integer, text
 from specmd_jax.traces.trace import DECODE, PREFILL, Provenance, Trace
@@ -27,7 +26,6 @@ NAME = "npz"
 DESCRIPTION = "trace.npz of arrays (experts, request, phase, weights) with meta.json beside it"
 
 _PREFILL_CODE = 0  # in the file
-_LONGEST_META = 1 << 20  # bytes of meta.json
 _WANTED = ("experts", "request", "phase", "step", "weights", "logits")
 
 
@@ -90,13 +88,7 @@ def _arrays(file: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
 
 
 def _meta(file: Path) -> dict[str, Any]:
-    if not file.exists():
-        return {}
-    try:
-        with open_input(file) as stream:
-            return json_object(stream.read(_LONGEST_META).decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise InputError("meta.json is not UTF-8 text: write it again") from error
+    return read_object(file, "write it again") if file.exists() else {}
 
 
 def _of_kind(arrays: dict[str, Any], name: str, kinds: str, axes: int) -> np.ndarray:
