@@ -10,6 +10,7 @@ from typing import Any
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.json_files import read_object
+from specmd_jax.core.printable import printable
 from specmd_jax.model_zoo.config_layers import (
     LINEAR,
     NUM_EXPERTS,
@@ -148,10 +149,10 @@ def _notes(sizes: ConfigSizes, kinds: list[str], unknown: list[str], stored: str
     if sizes.get("index_n_heads") is not None:
         notes.append("the index that selects which keys are attended to is not counted")
     if unknown:
-        names = ", ".join(name[:40] for name in unknown[:_NAMED])
+        names = ", ".join(printable(name[:40]) for name in unknown[:_NAMED])
         notes.append(f"layers of kind {names} are not known, and priced as full attention")
     if keys := not_understood(sizes.keys):
         more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
-        names = ", ".join(key[:40] for key in keys[:_NAMED])
+        names = ", ".join(printable(key[:40]) for key in keys[:_NAMED])
         notes.append(f"config keys that may change sizes and are not read: {names}{more}")
     return notes
