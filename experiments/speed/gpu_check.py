@@ -119,7 +119,7 @@ def replay(options: Options) -> dict[str, Any]:
     for capacity in CAPACITIES:
         for name, choice in STRATEGIES.items():
             model = _forced(options, capacity, choice)
-            row = summarise_replay(model, *time_passes(model, trace))
+            row = summarise_replay(model, trace, *time_passes(model, trace))
             setup = replace(model.setup, hardware=machine, with_scales=True)
             model.close()
             sized = replace(trace, expert_bytes=model.store.copy_bytes[:, 0])

@@ -58,7 +58,7 @@ class Replay:
         finally:
             model.close()
         summary = {"model": spec.name, "trace": str(self.trace), "link": self.throttle.rate}
-        summary |= summarise_replay(model, seconds, prefill)
+        summary |= summarise_replay(model, trace, seconds, prefill)
         if self.json:
             print_json(summary)
         else:

@@ -9,7 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from specmd_jax.core.quantities import UNKNOWN, count, nbytes, percent, seconds
-from specmd_jax.report.summary_table import Lines, block, show_warnings
+from specmd_jax.report.summary_table import (
+    PHASES,
+    Lines,
+    block,
+    phase_lines,
+    rates,
+    show_warnings,
+)
 
 
 def show_run(summary: Mapping[str, Any], console: Console) -> None:
@@ -27,6 +34,10 @@ def show_run(summary: Mapping[str, Any], console: Console) -> None:
         block("Link", _link(summary)),
     )
     console.print(Padding(grid, (0, 0, 1, 2), expand=False))
+    if all(summary[phase]["accesses"] for phase in PHASES):
+        by_phase = Table.grid(padding=(0, 4))
+        by_phase.add_row(*(block(one.capitalize(), phase_lines(summary[one])) for one in PHASES))
+        console.print(Padding(by_phase, (0, 0, 1, 2), expand=False))
     show_warnings(summary["warnings"], console)
 
 
@@ -49,6 +60,7 @@ def _times(summary: Mapping[str, Any]) -> Lines:
         ("TTFT", _seconds(summary["ttft_s"])),
         ("TPOT", f"[bold]{_seconds(summary['tpot_s'])}[/bold]"),
         *[(f"  {name}", _seconds(value)) for name, value in between.items()],
+        *rates(summary),
         ("stalled", _seconds(summary["stall_s"])),
         ("tokens", count(summary["tokens"])),
     ]

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from specmd_jax.core.quantities import UNKNOWN, count, nbytes, percent, plural, seconds
 
+PHASES = ("prefill", "decode")
 Lines = list[tuple[str, str]]
 ABREAST = 3  # blocks of figures, which fit 80 columns
 
@@ -23,6 +24,8 @@ def show_summary(summary: Mapping[str, Any], console: Console) -> None:
         console.print(Padding(Text(line, style="dim"), (0, 2), expand=False))
     console.print()
     blocks = [block("Demand", _demand(summary)), block("Traffic", _traffic(summary))]
+    if all(summary[phase]["accesses"] for phase in PHASES):
+        blocks += [block(phase.capitalize(), phase_lines(summary[phase])) for phase in PHASES]
     if summary["prefetch"] != "none":
         blocks.append(block("Prefetch", _prefetch(summary)))
     if summary["hardware"] is not None:
@@ -123,6 +126,18 @@ def _traffic(summary: Mapping[str, Any]) -> Lines:
     return lines
 
 
+def phase_lines(phase: Mapping[str, Any]) -> Lines:
+    """Returns the figures of one phase."""
+    return [
+        ("hit rate", percent(phase["hit_rate"])),
+        ("hits", count(phase["hits"])),
+        ("misses", count(phase["misses"])),
+        ("collisions", count(phase["collisions"])),
+        ("loads", count(phase["loads"])),
+        ("bytes", nbytes(phase["bytes_loaded"])),
+    ]
+
+
 def _prefetch(summary: Mapping[str, Any]) -> Lines:
     return [
         ("precision", percent(summary["prefetch_precision"])),
@@ -137,14 +152,20 @@ def _prefetch(summary: Mapping[str, Any]) -> Lines:
 
 def _times(summary: Mapping[str, Any]) -> Lines:
     per_pass = summary["stall_percentiles_s"] or {}
-    rate = summary["tokens_per_s"]
     return [
         ("TTFT", seconds(summary["ttft_s"])),
         ("TPOT", f"[bold]{seconds(summary['tpot_s'])}[/bold]"),
-        ("tokens/s", UNKNOWN if rate is None else f"{rate:.3g}"),
+        *rates(summary),
         ("stalled", percent(summary["stall_share"])),
         *((f"stall {name}", seconds(value)) for name, value in per_pass.items()),
     ]
+
+
+def rates(summary: Mapping[str, Any]) -> Lines:
+    """Returns tokens a second: those decoded, and those of prompts."""
+    names = {"tokens/s": "tokens_per_s", "prefill tokens/s": "prefill_tokens_per_s"}
+    given = {name: summary[key] for name, key in names.items()}
+    return [(k, UNKNOWN if rate is None else f"{rate:.3g}") for k, rate in given.items()]
 
 
 def _optimum(summary: Mapping[str, Any]) -> Lines:

@@ -63,7 +63,8 @@ class EventChunks:
     def _first_use_in(self, start: int) -> Int32[np.ndarray, "L N"]:
         """Returns the event of a chunk that first demands each expert, NEVER if none does."""
         trace, (layers, experts, _) = self._trace, self.shape
-        rows = slice(*np.searchsorted(trace.step, [start, start + self.length]))
+        ends = np.asarray([start, start + self.length], trace.step.dtype)
+        rows = slice(*np.searchsorted(trace.step, ends))
         chosen = trace.experts[rows]
         layer = np.arange(layers)[:, None]
         event = np.broadcast_to(trace.step[rows, None, None] * layers + layer, chosen.shape)

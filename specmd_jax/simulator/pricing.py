@@ -39,8 +39,24 @@ class Price(NamedTuple):
     tick_s: float
 
 
+class PassSizes(NamedTuple):
+    """What the times of passes depend on."""
+
+    tokens: Int[np.ndarray, " P"]
+    sequences: Int[np.ndarray, " P"]  # that take part in each
+    top_k: int
+
+    @classmethod
+    def of(cls, trace: Trace) -> "PassSizes":
+        """Returns those of the passes of a trace."""
+        requests = trace.request.astype(np.int64) - int(trace.request.min())
+        seen = np.unique((trace.step.astype(np.int64) << 32) + requests)
+        tokens, sequences = (np.bincount(step) for step in (trace.step, seen >> 32))
+        return cls(tokens, sequences, trace.shape.top_k)
+
+
 class _Kinds(NamedTuple):
-    """The passes of a trace, told apart by what their times depend on."""
+    """The passes told apart: a long trace has few kinds of them."""
 
     tokens: list[int]
     sequences: list[int]
@@ -67,23 +83,38 @@ def price(
     context: int = 1024,
     overlap: bool = True,
 ) -> Price:
-    """Returns what replaying `trace` costs on `hardware`.
+    """Returns what replaying `trace` costs on `hardware`, see `price_passes`."""
+    sizes = PassSizes.of(trace)
+    return price_passes(sizes, hardware, spec, copies, context=context, overlap=overlap)
+
+
+def price_passes(
+    sizes: PassSizes,
+    hardware: HardwareProfile,
+    spec: ModelSpec,
+    copies: Copies,
+    *,
+    context: int = 1024,
+    overlap: bool = True,
+) -> Price:
+    """Returns what passes of some sizes cost on `hardware`.
 
     Args:
       context: tokens in the KV cache of each sequence beside those of the pass.
       overlap: whether resident experts compute while others load.
 
     Raises:
-      InputError: the sizes of the copies are unknown, or an event would take hours.
+      InputError: the sizes of the copies are unknown, a pass is too long, or an event would take
+        hours.
     """
-    kinds = _kinds(trace)
+    kinds = _kinds(sizes)
     if max(kinds.tokens) >= MOST_TOKENS:
         raise InputError(
             f"a pass of {max(kinds.tokens):,} tokens is too long to be timed: form passes of "
             f"fewer than {MOST_TOKENS:,}"
         )
     taken = _seconds(kinds, hardware, spec, copies, context)
-    tick = _tick(_longest_s(trace, kinds, taken, hardware))
+    tick = _tick(_longest_s(sizes, taken, hardware, spec.num_experts))
 
     def ticks(seconds: float | list[float] | np.ndarray) -> Array:
         return jnp.asarray(np.rint(np.asarray(seconds) / tick), jnp.int32)
@@ -107,12 +138,9 @@ def price(
     return Price(costs, tick)
 
 
-def _kinds(trace: Trace) -> _Kinds:
-    tokens = np.bincount(trace.step, minlength=trace.num_passes)
-    requests = trace.request.astype(np.int64) - int(trace.request.min())
-    seen = np.unique((trace.step.astype(np.int64) << 32) + requests)
-    sequences = np.bincount(seen >> 32, minlength=trace.num_passes)
-    kinds, of_pass = np.unique((tokens << 32) + sequences, return_inverse=True)
+def _kinds(sizes: PassSizes) -> _Kinds:
+    both = (sizes.tokens.astype(np.int64) << 32) + sizes.sequences
+    kinds, of_pass = np.unique(both, return_inverse=True)
     return _Kinds((kinds >> 32).tolist(), (kinds & 0xFFFFFFFF).tolist(), of_pass.astype(np.int32))
 
 
@@ -137,14 +165,16 @@ def _seconds(
     )
 
 
-def _longest_s(trace: Trace, kinds: _Kinds, taken: _Seconds, hardware: HardwareProfile) -> float:
+def _longest_s(
+    sizes: PassSizes, taken: _Seconds, hardware: HardwareProfile, num_experts: int
+) -> float:
     """Returns a bound on what lies between two gates, whatever is loaded, computed and queued."""
-    routed = max(kinds.tokens) * trace.shape.top_k
+    routed = int(sizes.tokens.max()) * sizes.top_k
     floors = [*(roof.floor_s for roof in taken.experts), taken.host.floor_s]
     each = float(taken.load.max()) + hardware.arrive_s + sum(floors)
     by_token = taken.experts[0].per_token_s + taken.host.per_token_s
     longest = 2 * max(taken.attention) + max(taken.shared) + max(taken.head) + hardware.decide_s
-    return longest + (trace.num_experts + 2) * each + routed * by_token
+    return longest + (num_experts + 2) * each + routed * by_token
 
 
 def _tick(longest_s: float) -> float:

@@ -2,15 +2,18 @@
 
 from typing import Any
 
+import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Int64, Integer
 
 from specmd_jax.policies.base import GATE, LOGITS
+from specmd_jax.simulator.counts import Counts
 from specmd_jax.study.run import RunResult
 from specmd_jax.traces import PREFILL, Trace
 
 SIMULATED = "SIMULATED"
 OPEN_LOOP = "OPEN-LOOP"
+PHASES = ("prefill", "decode")
 STALL_PERCENTILES = (50, 95, 99)
 
 
@@ -44,23 +47,22 @@ def summarise_result(trace: Trace, answer: RunResult) -> dict[str, Any]:
 
 
 def count_summary(answer: RunResult) -> dict[str, Any]:
-    """Returns the counts of a configuration and the ratios that follow from them."""
-    counts = answer.tally.counts
-    totals = {name: int(values.sum()) for name, values in counts._asdict().items()}
-    accesses, hits = totals["accesses"], totals["hits"]
-    misses = accesses - hits
-    prefetched, used = totals["prefetched"], totals["prefetch_used"]
-    moved = _bytes_moved(answer)
+    """Returns the counts of a configuration and the ratios that follow from them.
+
+    `prefill` and `decode` are objects that hold the first of them for each phase.
+    """
+    tally = answer.tally
+    totals = _totals(tally.counts)
+    used, prefetched = totals["prefetch_used"], totals["prefetched"]
+    decode = jax.tree.map(np.subtract, tally.counts, tally.prefill)
+    counts = tally.counts
+    whole = _phase(answer, counts)
+    misses = whole["misses"]
     return {
-        "accesses": accesses,
-        "hits": hits,
-        "misses": misses,
-        "hit_rate": _ratio(hits, accesses),
-        "collisions": totals["collisions"],
+        **whole,
         "collisions_per_miss": _ratio(totals["collisions"], misses),
-        "collisions_per_access": _ratio(totals["collisions"], accesses),
+        "collisions_per_access": _ratio(totals["collisions"], totals["accesses"]),
         "compulsory": totals["compulsory"],
-        "loads": totals["loads"] + prefetched,
         "demand_loads": totals["loads"],
         "streamed": totals["streamed"],
         "dropped": totals["dropped"],
@@ -68,7 +70,6 @@ def count_summary(answer: RunResult) -> dict[str, Any]:
         "on_host": totals["on_host"],
         "swapped": totals["swapped"],
         "evictions": totals["evictions"],
-        "bytes_loaded": moved["loaded"],
         "prefetched": prefetched,
         "prefetch_queued": totals["queued"],
         "prefetch_dropped": totals["queued"] - prefetched,
@@ -78,57 +79,98 @@ def count_summary(answer: RunResult) -> dict[str, Any]:
         "prefetch_precision": _ratio(used + totals["late"], prefetched),
         "prefetch_coverage": _ratio(used, used + misses),
         "prefetch_timeliness": _ratio(used, used + totals["late"]),
-        "prefetch_wasted_bytes": moved["wasted"],
+        "prefetch_wasted_bytes": _wasted_bytes(answer, totals),
         "hit_rate_by_layer": _ratios(np.asarray(counts.hits), np.asarray(counts.accesses)),
         "collisions_by_layer": counts.collisions.tolist(),
         "misses_by_layer": (counts.accesses - counts.hits).tolist(),
+        "prefill": _phase(answer, tally.prefill),
+        "decode": _phase(answer, decode),
     }
 
 
-def _bytes_moved(answer: RunResult) -> dict[str, int | None]:
-    nbytes, counts = answer.copies.nbytes, answer.tally.counts
+def _totals(counts: Counts) -> dict[str, int]:
+    """Returns the sums over layers, and of loads over tiers."""
+    return {name: int(np.sum(part, dtype=np.int64)) for name, part in counts._asdict().items()}
+
+
+def _phase(answer: RunResult, counts: Counts) -> dict[str, Any]:
+    """Returns what is told of each phase and of the whole."""
+    totals = _totals(counts)
+    return {
+        "accesses": totals["accesses"],
+        "hits": totals["hits"],
+        "misses": totals["accesses"] - totals["hits"],
+        "hit_rate": _ratio(totals["hits"], totals["accesses"]),
+        "collisions": totals["collisions"],
+        "loads": totals["loads"] + totals["prefetched"],
+        "bytes_loaded": _bytes_loaded(answer, counts),
+    }
+
+
+def _bytes_loaded(answer: RunResult, counts: Counts) -> int | None:
+    nbytes = answer.copies.nbytes
     if nbytes is None:
-        return {"loaded": None, "wasted": None}
-    tier = -1 if answer.setup.strategy.miss.prefetch_last_tier else 0
+        return None
     on_demand = int((counts.loads.astype(np.int64) * nbytes).sum())
-    ahead = int((counts.prefetched.astype(np.int64) * nbytes[:, tier]).sum())
-    useful = int(counts.prefetch_used.sum() + counts.late.sum())
-    share = 1 - useful / max(int(counts.prefetched.sum()), 1)
-    return {"loaded": on_demand + ahead, "wasted": round(ahead * share)}
+    return on_demand + _bytes_prefetched(answer, counts, nbytes)
+
+
+def _bytes_prefetched(answer: RunResult, counts: Counts, nbytes: Integer[np.ndarray, "L Q"]) -> int:
+    tier = -1 if answer.setup.strategy.miss.prefetch_last_tier else 0
+    return int((counts.prefetched.astype(np.int64) * nbytes[:, tier]).sum())
+
+
+def _wasted_bytes(answer: RunResult, totals: dict[str, int]) -> int | None:
+    """Returns the bytes of prefetches that nobody used, each taken to be of the mean size."""
+    if answer.copies.nbytes is None:
+        return None
+    ahead = _bytes_prefetched(answer, answer.tally.counts, answer.copies.nbytes)
+    useful = totals["prefetch_used"] + totals["late"]
+    return round(ahead * (1 - useful / max(totals["prefetched"], 1)))
 
 
 def _time_summary(trace: Trace, answer: RunResult) -> dict[str, Any]:
-    names = ("ttft_s", "tpot_s", "stall_s", "stall_share", "tokens_per_s")
+    names = ("ttft_s", "tpot_s", "stall_s", "stall_share", "tokens_per_s", "prefill_tokens_per_s")
     nothing: dict[str, Any] = dict.fromkeys(names) | {"stall_percentiles_s": None}
-    times = answer.tally.times
-    if times is None or answer.tick_s is None or answer.setup.hardware is None:
+    times, tick = answer.tally.times, answer.tick_s
+    if times is None or tick is None or answer.setup.hardware is None:
         return nothing | {"hardware": None}
-    seconds, stall = (np.asarray(part, np.float64) * answer.tick_s for part in times)
+    ticks, stalls = (np.asarray(part, np.int64) for part in times)
     prefill = passes_where(trace, trace.phase == PREFILL)
-    decode, per_token = seconds[~prefill], stall[~prefill]
+    early, late = (_seconds(ticks[passes], tick) for passes in (prefill, ~prefill))
+    stall, per_pass = _seconds(stalls, tick), stalls[~prefill] * tick
     percentiles = (
-        {f"p{q}": float(np.percentile(per_token, q)) for q in STALL_PERCENTILES}
-        if len(per_token)
+        {f"p{q}": float(np.percentile(per_pass, q)) for q in STALL_PERCENTILES}
+        if len(per_pass)
         else None
     )
+    prompt = int((trace.phase == PREFILL).sum())
     return {
         "hardware": answer.setup.hardware.name,
-        "ttft_s": time_to_first_token(trace, seconds),
-        "tpot_s": float(decode.mean()) if len(decode) else None,
-        "tokens_per_s": _ratio(trace.num_tokens, float(seconds.sum())),
-        "stall_s": float(stall.sum()),
-        "stall_share": _ratio(float(stall.sum()), float(seconds.sum())),
+        "ttft_s": time_to_first_token(trace, ticks, tick),
+        "tpot_s": _ratio(late, len(per_pass)),
+        "tokens_per_s": _ratio(trace.num_tokens - prompt, late),
+        "prefill_tokens_per_s": _ratio(prompt, early),
+        "stall_s": stall,
+        "stall_share": _ratio(stall, _seconds(ticks, tick)),
         "stall_percentiles_s": percentiles,
     }
 
 
-def time_to_first_token(trace: Trace, seconds: Float[np.ndarray, " P"]) -> float | None:
+def _seconds(ticks: Int64[np.ndarray, " P"], tick_s: float) -> float:
+    """Returns the sum, in seconds; exact, for the ticks of a trace that can be replayed fit."""
+    return int(ticks.sum()) * tick_s
+
+
+def time_to_first_token(
+    trace: Trace, ticks: Int64[np.ndarray, " P"], tick_s: float
+) -> float | None:
     """Returns the mean over requests of the time of their prefill passes, in seconds."""
     prefill = trace.phase == PREFILL
     if not prefill.any():
         return None
     pairs = np.unique(np.stack([trace.request[prefill], trace.step[prefill]]), axis=1)
-    return float(seconds[pairs[1]].sum() / len(np.unique(pairs[0])))
+    return _seconds(ticks[pairs[1]], tick_s) / len(np.unique(pairs[0]))
 
 
 def passes_where(trace: Trace, rows: Bool[np.ndarray, " T"]) -> Bool[np.ndarray, " P"]:

@@ -22,7 +22,7 @@ from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.policies.params import list_params
 from specmd_jax.study.choice import OPTIONS, Choice
 from specmd_jax.study.journal import Journal
-from specmd_jax.study.metrics import summarise_result
+from specmd_jax.study.metrics import PHASES, summarise_result
 from specmd_jax.study.resolve import Refusal, sort_out
 from specmd_jax.study.run import compare, compile_key
 from specmd_jax.study.setup import Setup, describe, identity, make_setup
@@ -165,10 +165,12 @@ def flat_row(summary: Mapping[str, Any], setup: Setup) -> dict[str, Any]:
     """Returns a summary and the setup it belongs to as scalars: a row of the table."""
     described = describe(setup)
     percentiles = summary["stall_percentiles_s"] or {}
+    phases = {f"{phase}_{k}": v for phase in PHASES for k, v in summary[phase].items()}
     scalars = {k: v for k, v in summary.items() if not isinstance(v, list | dict)}
     scalars.pop("stall_percentiles_s", None)
     return {
         **scalars,
+        **phases,
         **{f"stall_{name}_s": value for name, value in percentiles.items()},
         "precisions": "+".join(summary["precisions"]),
         "warnings": "; ".join(summary["warnings"]),

@@ -26,7 +26,7 @@ def slice_passes(trace: Trace, start: int, stop: int) -> Trace:
             f"passes {start}..{stop} of a trace of {trace.num_passes}: "
             "give 0 <= start < stop <= passes"
         )
-    first, end = np.searchsorted(trace.step, [start, stop])
+    first, end = np.searchsorted(trace.step, np.asarray([start, stop], trace.step.dtype))
     return _take(trace, np.arange(first, end), f"passes {start}..{stop} of {trace.num_passes}")
 
 

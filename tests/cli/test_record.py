@@ -53,7 +53,7 @@ def test_the_other_verbs_read_what_it_wrote(
     result = specmd("record", model, "--prompts", prompts, "-o", trace, *flags)
     assert (result.code, result.err) == (0, "")
     made = result.json
-    assert made["label"] == "MEASURED" and made["seconds"] > 0 and made["tokens_per_s"] > 0
+    assert made["label"] == "MEASURED" and made["seconds"] > 0 and made["recorded_tokens_per_s"] > 0
     assert (made["requests"], made["passes"]) == (3, 6)
     assert (made["prefill_tokens"], made["tokens"]) == (15, 15 + 3 * 5)
     assert (made["layers"], made["experts"], made["top_k"], made["lookahead"]) == (3, 8, 3, 2)

@@ -68,6 +68,29 @@ def test_a_machine_gives_times(specmd: Specmd, folder: Path) -> None:
     assert "h100-pcie, link 52.0 GB/s" in table.out and "TPOT" in table.out
 
 
+def test_a_pass_that_takes_minutes_is_not_cut_short(specmd: Specmd, folder: Path) -> None:
+    """All of a pass's ticks are more than an int32 holds."""
+    flags = ("--model", "olmoe-1b-7b-0924", "--hardware", "h100-pcie", "--link", "3MB/s")
+    arguments = ("--prefill-tokens", "2", "--capacity", "20", "--no-regret", "--json")
+    summary = specmd("simulate", folder / "olmoe.st", *flags, *arguments).json
+    for phase, taken in (("prefill", summary["ttft_s"]), ("decode", summary["tpot_s"])):
+        passes = summary["requests"] if phase == "prefill" else summary["passes"] - 1
+        assert taken >= summary[phase]["bytes_loaded"] / 3e6 / passes * 0.999 > 100
+
+
+def test_each_phase_is_told(specmd: Specmd, folder: Path) -> None:
+    flags = ("--model", "olmoe-1b-7b-0924", "--hardware", "h100-pcie", "--prefill-tokens", "2")
+    arguments = ("simulate", folder / "olmoe.st", *flags, "--no-regret")
+    summary = specmd(*arguments, "--json").json
+    for name in ("hits", "misses", "collisions", "loads", "bytes_loaded"):
+        assert summary[name] == summary["prefill"][name] + summary["decode"][name]
+    assert summary["prefill"]["misses"] > 0 and summary["decode"]["accesses"] > 0
+    assert summary["tokens_per_s"] == pytest.approx(1 / summary["tpot_s"])
+    assert summary["prefill_tokens_per_s"] == pytest.approx(2 / summary["ttft_s"])
+    table = specmd(*arguments).out
+    assert "Prefill" in table and "Decode" in table and "prefill tokens/s" in table
+
+
 def test_the_table_says_what_it_must(specmd: Specmd, folder: Path) -> None:
     flags = ("--miss", "drop-priority", "--param", "miss.keep=1", "--capacity", "25%")
     result = specmd("simulate", folder / "bare.st", *flags)

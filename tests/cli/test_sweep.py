@@ -69,6 +69,9 @@ def test_a_row_is_what_simulate_says(specmd: Specmd, folder: Path, tmp_path: Pat
         alone = specmd("simulate", folder / "full.st", *cache, "--no-regret", "--json").json
         assert {name: row[name] for name in COUNTS} == {name: alone[name] for name in COUNTS}
         assert row["strategy"] == alone["strategy"]
+        for phase in ("prefill", "decode"):
+            told = {name: row[f"{phase}_{name}"] for name in alone[phase]}
+            assert told == alone[phase] and {"hits", "misses", "loads", "bytes_loaded"} <= set(told)
     best = max(row["hit_rate"] for row in rows)
     assert result.json["best"]["hit_rate"] == best
     assert not journal(output).exists()

@@ -28,11 +28,13 @@ class Generation:
       token_ids: that followed each prompt.
       at_s: when each token of the batch was there, since the prompts were handed in.
       seconds: until the end.
+      prompt_tokens: of all prompts.
     """
 
     token_ids: list[list[int]]
     at_s: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    prompt_tokens: int = 0
 
     @property
     def ttft_s(self) -> float | None:
@@ -45,6 +47,18 @@ class Generation:
         if len(self.at_s) < 2:
             return None
         return (self.at_s[-1] - self.at_s[0]) / (len(self.at_s) - 1)
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """The rate of decode: of all that came after the first tokens, batch / TPOT."""
+        decoded = sum(len(ids) - 1 for ids in self.token_ids if ids)
+        seconds = self.at_s[-1] - self.at_s[0] if self.at_s else 0.0
+        return decoded / seconds if seconds else None
+
+    @property
+    def prefill_tokens_per_s(self) -> float | None:
+        """The rate of prefill: of the prompts, until the first token is there."""
+        return self.prompt_tokens / self.ttft_s if self.prompt_tokens and self.ttft_s else None
 
 
 def follow(
@@ -70,7 +84,7 @@ def follow(
       dtype: of cached keys and values.
       clock: of the stop-watch.
     """
-    made = Generation([[] for _ in prompts])
+    made = Generation([[] for _ in prompts], prompt_tokens=sum(map(len, prompts)))
     going = set(range(len(prompts)))
     recorder: Recorder | None = getattr(model, "recorder", None)
     if recorder is not None:
@@ -147,7 +161,8 @@ def summarise_run(model: OffloadedModel, made: Generation) -> dict[str, Any]:
         "stall_late_s": model.late_s,
         "seconds": made.seconds,
         "tokens": tokens,
-        "tokens_per_s": tokens / made.seconds if made.seconds else None,
+        "tokens_per_s": made.tokens_per_s,
+        "prefill_tokens_per_s": made.prefill_tokens_per_s,
         "link_busy_share": model.link.busy_s / made.seconds if made.seconds else None,
         **count_summary(model.answer),
         "warnings": _warnings(model),

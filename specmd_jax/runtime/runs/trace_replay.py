@@ -196,11 +196,18 @@ def open_forced(
 
 
 def summarise_replay(
-    model: ForcedModel, seconds: list[float], prefill: list[bool]
+    model: ForcedModel, trace: Trace, seconds: list[float], prefill: list[bool]
 ) -> dict[str, Any]:
     """Returns the result of `time_passes` as `summarise_run` has it: TTFT is of prefill passes."""
     first = [one for one, is_first in zip(seconds, prefill, strict=True) if is_first]
     rest = [one for one, is_first in zip(seconds, prefill, strict=True) if not is_first]
     at_s = np.cumsum([float(np.mean(first)) if first else 0.0, *rest]).tolist()
     made = Generation([[0] * len(at_s)], at_s, sum(seconds))
-    return summarise_run(model, made) | {"ttft_s": at_s[0] if first else None}
+    tokens = np.bincount(trace.step)[: len(seconds)]
+    prompts = int(tokens[np.asarray(prefill, bool)].sum())
+    return summarise_run(model, made) | {
+        "ttft_s": at_s[0] if first else None,
+        "tokens": int(tokens.sum()),
+        "tokens_per_s": (int(tokens.sum()) - prompts) / sum(rest) if rest else None,
+        "prefill_tokens_per_s": prompts / sum(first) if first else None,
+    }
