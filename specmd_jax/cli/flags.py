@@ -167,6 +167,22 @@ def parse_span(flag: str, text: str, size: int) -> tuple[int, int]:
 
 
 def load_model(name: str | None) -> "ModelSpec | None":
+    """Returns the model that is named, if one is, and says what its config leaves in doubt.
+
+    Raises:
+      InputError: there is no such model.
+    """
+    from specmd_jax.cli.output import say
+
+    if name is None:
+        return None
+    spec = read_model(name)
+    for note in spec.notes:
+        say(f"{spec.name}: {note}")
+    return spec
+
+
+def read_model(name: str) -> "ModelSpec":
     """Returns the model of a zoo name, a Hugging Face id or a config.json.
 
     Raises:
@@ -174,8 +190,6 @@ def load_model(name: str | None) -> "ModelSpec | None":
     """
     from specmd_jax.model_zoo import from_config, get_model
 
-    if name is None:
-        return None
     return from_config(Path(name)) if Path(name).exists() else get_model(name)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from specmd_jax.cli.flags import Json, Part, load_model, load_trace, option
+from specmd_jax.cli.flags import Json, Part, load_trace, option, read_model
 from specmd_jax.cli.output import print_json, show
 from specmd_jax.core.errors import InputError
 
@@ -54,8 +54,7 @@ class Predict:
         from specmd_jax.predict.record import describe_forecast
         from specmd_jax.report.forecast_page import show_forecast
 
-        spec = load_model(self.model)
-        assert spec is not None
+        spec = read_model(self.model)
         others = find_precision(self.non_expert_precision or spec.non_expert_precision)
         spec = replace(spec, non_expert_precision=others)
         precision = find_precision(self.precision or spec.expert_precision)

@@ -5,7 +5,7 @@ counted. What is priced roughly, or not understood, is said in the spec's notes.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from specmd_jax.core.errors import InputError
@@ -72,8 +72,10 @@ def from_config(config: Mapping[str, Any] | str | Path) -> ModelSpec:
     dense = tuple(layer for layer in range(sizes.num_layers) if layer not in others)
     stored = stored_precisions(dict(raw) | sizes.keys, origin)
     hf_id = str(raw.get("_name_or_path") or origin)
+    named = PurePath(hf_id)
+    name = named.parent.name if named.name == "config.json" else named.name
     return ModelSpec(
-        name=hf_id.rstrip("/").rsplit("/", 1)[-1],
+        name=name or hf_id,
         hf_id=hf_id,
         num_hidden_layers=sizes.num_layers,
         num_experts=sizes.alike(routed, *NUM_EXPERTS),

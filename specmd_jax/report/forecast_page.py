@@ -59,8 +59,8 @@ def _facts(record: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _parameters(number: int) -> str:
-    billions = number / 1e9
-    return f"{billions:.0f}B" if billions >= 100 else f"{billions:.3g}B"
+    scale, unit = (1e9, "B") if number >= 1e9 else (1e6, "M")
+    return f"{number / scale:.0f}{unit}" if number >= 100 * scale else f"{number / scale:.3g}{unit}"
 
 
 def _memory(record: Mapping[str, Any]) -> Table:
@@ -101,7 +101,7 @@ def _speed(record: Mapping[str, Any]) -> Table:
     table = Table.grid(padding=(0, 2))
     rates = {
         "ttft": f"prompt of {count(record['prompt'])}, cold cache",
-        "tpot": f"{record['tokens_per_s']:.3g} tokens/s at {percent(record['hit_rate'])} hits",
+        "tpot": f"{_rate(record['tokens_per_s'])} tokens/s at {percent(record['hit_rate'])} hits",
     }
     for key, what in rates.items():
         band = record[f"{key}_band_s"]
@@ -112,6 +112,10 @@ def _speed(record: Mapping[str, Any]) -> Table:
     table.add_row(Text("slow by", "bold cyan"), Text(percent(share), "bold"),
                   Text(record["bottleneck"]), Text(_WHY[record["bottleneck"]], "dim"))  # fmt: skip
     return table
+
+
+def _rate(per_s: float) -> str:
+    return count(round(per_s)) if per_s >= 1000 else f"{per_s:.3g}"
 
 
 def _advice(record: Mapping[str, Any]) -> Table:

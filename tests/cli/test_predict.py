@@ -126,6 +126,8 @@ def test_precisions_come_from_the_checkpoint_and_may_be_chosen(specmd: Specmd, t
     assert "head_count" in packed["notes"][0]
     plain = predict(specmd, tmp_path, *OLMOE[1:3], "--non-expert-precision", "bf16")
     assert plain["weights_bytes"] > packed["weights_bytes"] and plain["precision"] == "int4"
+    told = specmd("inspect", "missing.st", "--model", tmp_path)
+    assert "head_count" in told.err and told.code == 2
     page = specmd("predict", tmp_path, *OLMOE[1:3]).out
     assert "head_count" in page and tmp_path.name in page and str(tmp_path) not in page
 

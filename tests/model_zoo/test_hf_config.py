@@ -299,6 +299,14 @@ def test_file_and_folder_are_read_alike(tmp_path):
     assert spec.source == str(path)
 
 
+def test_a_config_without_an_id_is_called_by_its_folder(tmp_path):
+    folder = tmp_path / "my-mixtral"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(MIXTRAL))
+    assert from_config(folder).name == from_config(folder / "config.json").name == "my-mixtral"
+    assert from_config(folder).hf_id == str(folder / "config.json")
+
+
 def test_name_comes_from_the_hub_id():
     spec = from_config(OLMOE | {"_name_or_path": "allenai/OLMoE-1B-7B-0125"})
     assert (spec.name, spec.hf_id) == ("OLMoE-1B-7B-0125", "allenai/OLMoE-1B-7B-0125")
