@@ -165,24 +165,39 @@ class ConfigRecord(Struct):
 
 KNOWN = frozenset(ConfigRecord.__struct_fields__)
 
-# A key like these may change what is counted ...
+# A key with one of these in it may change what is counted ...
 _SIZES = re.compile(
-    r"expert|moe|layer|attn|attention|head|hidden|mamba|ssm|conv|mlp|ffn|block|pattern|hybrid"
-    r"|(^|_)(num|dim|size|rank|window|ratios?|factor|share|latent|kv|interval|period|freq|lora)(_|$)"
+    r"expert|moe|layer|attn|attention|head|hidden|embd|embed|mamba|ssm|conv|mlp|ffn|block|pattern"
+    r"|hybrid|(^|_)(num|dim|size|rank|window|ratios?|factor|share|latent|kv|interval|period|freq"
+    r"|lora)(_|$)"
 )
-# ... unless it is about how something is computed, what was trained, or what is left out anyway.
+# ... unless it is about how something is computed or was trained, or about what is left out.
 _NO_SIZES = re.compile(
-    r"_coef$|_eps$|_epsilon$|dropout|_bias$|(^|_)bias_|token|loss|scal|rope|rotary|norm|(^|_)init"
-    r"|max_|kernels?$|chunk|overlap|strategy|_fn$|^index_|^unpadded|beta|tuning|fp32|keep|nextn|mtp|vision|audio|image|video|speech|prob|cache|_act$|activation|softcap|clip"
-    r"|dtype|router|routing|scoring|_method$|jitter|limit|multiplier|alpha|theta|sink|_hash_"
-    r"|^(n_group|topk_group|num_expert_group|num_expert_groups|use_\w*(layernorm|norm|sliding\w*)"
-    r"|qk_head_dim|block_size|mamba_dt_rank|moe_permute_fusion|moe_group|parallel|pretraining_tp|moe_renormalize"
-    r"|use_grouped_topk|attn_implementation|_attn_implementation|enable_moe_block|num_hash_layers"
-    r"|id2label|label2id|problem_type|num_labels|architectures|auto_map|torch_dtype|expert_dtype"
-    r"|quantization_config|text_config|is_encoder_decoder|cross_attention_hidden_size"
-    r"|add_cross_attention|tie_encoder_decoder|pruned_heads|output_attentions"
-    r"|output_hidden_states|chunk_size_feed_forward|ffn_config|attn_config)$"
+    "activation|alpha|audio|beta|cache|chunk|clip|dropout|dtype|fp32|image|jitter|keep|label|limit"
+    "|loss|mtp|multiplier|nextn|norm|overlap|prob|rope|rotary|router|routing|scal|scoring|sink"
+    "|softcap|speech|strategy|theta|token|tuning|video|vision"
+    "|_(act|coef|eps|epsilon|fn|implementation|kernels?|method)$|^(index|output|unpadded)_|max_"
+    "|_bias$|(^|_)bias_|(^|_)init|_hash_"
 )
+_NO_SIZE_EITHER = {
+    "add_cross_attention",
+    "attn_config",
+    "block_size",
+    "cross_attention_hidden_size",
+    "enable_moe_block",
+    "ffn_config",
+    "mamba_dt_rank",
+    "moe_group",
+    "moe_permute_fusion",
+    "n_group",
+    "num_expert_group",
+    "num_expert_groups",
+    "pruned_heads",
+    "qk_head_dim",
+    "topk_group",
+    "use_sliding_attention",
+    "use_sliding_window",
+}
 
 
 def not_understood(config: Mapping[str, Any]) -> list[str]:
@@ -195,7 +210,8 @@ def not_understood(config: Mapping[str, Any]) -> list[str]:
 
 
 def _may_size(key: str) -> bool:
-    return bool(_SIZES.search(key)) and not _NO_SIZES.search(key)
+    harmless = key in _NO_SIZE_EITHER or _NO_SIZES.search(key)
+    return bool(_SIZES.search(key)) and not harmless
 
 
 def _says_something(value: Any) -> bool:

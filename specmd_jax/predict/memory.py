@@ -6,6 +6,7 @@ from itertools import product
 from typing import NamedTuple
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.json_files import shown
 from specmd_jax.core.quantities import nbytes
 from specmd_jax.hardware.profiles import HardwareProfile
 from specmd_jax.model_zoo import PRECISIONS, ModelSpec
@@ -31,7 +32,7 @@ class Question:
     def __post_init__(self) -> None:
         if not 1 <= self.prompt <= self.context:
             raise InputError(
-                f"a prompt of {self.prompt} tokens in a context of {self.context}: "
+                f"a prompt of {shown(self.prompt)} tokens in a context of {shown(self.context)}: "
                 "the context holds the prompt, so give a longer one"
             )
         if self.context > MAX_TOKENS:
