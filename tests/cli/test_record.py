@@ -145,6 +145,8 @@ FILES = {
     "other.jsonl": b'{"prompt": "a"}\n{"query": "a", "id": 3}\n',
     "number.jsonl": b'{"prompt": 3}\n',
     "blank.jsonl": b'{"prompt": " "}\n',
+    "half.jsonl": rb'{"prompt": "\ud800"}',
+    "twice.jsonl": b'{"prompt": "a", "prompt": "b"}',
     "long.txt": b"the cat\n" + b"the " * 37,
     "good.txt": b"the cat\n",
 }
@@ -154,10 +156,12 @@ ERRORS = [
     ("{model} --prompts {folder}/empty.txt -o {folder}/t.st", "holds no prompt"),
     ("{model} --prompts {folder}/latin.txt -o {folder}/t.st", "is not UTF-8"),
     ("{model} --prompts {folder}/text.jsonl -o {folder}/t.st", "text.jsonl, line 1 is not JSON"),
-    ("{model} --prompts {folder}/list.jsonl -o {folder}/t.st", "line 1 is not a JSON object"),
+    ("{model} --prompts {folder}/list.jsonl -o {folder}/t.st", "line 1 holds no JSON object"),
     ("{model} --prompts {folder}/other.jsonl -o {folder}/t.st", "line 2 has the fields query, id"),
     ("{model} --prompts {folder}/number.jsonl -o {folder}/t.st", "prompt is 3, not a text"),
-    ("{model} --prompts {folder}/blank.jsonl -o {folder}/t.st", 'prompt is " ", not a text'),
+    ("{model} --prompts {folder}/blank.jsonl -o {folder}/t.st", "prompt is ' ', not a text"),
+    ("{model} --prompts {folder}/half.jsonl -o {folder}/t.st", "half of a surrogate pair"),
+    ("{model} --prompts {folder}/twice.jsonl -o {folder}/t.st", "'prompt' is given twice"),
     (
         "{model} --prompts {folder}/long.txt -o {folder}/t.st --max-tokens 4",
         "prompt 2 has 37 tokens, and 4 more exceed the model's context of 40",

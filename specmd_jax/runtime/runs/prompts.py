@@ -1,6 +1,5 @@
 """Prompts and running text from files, as tokens, and what a model's files say of their ends."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from jaxtyping import Int
 from tokenizers import Tokenizer
 
 from specmd_jax.core.errors import InputError
+from specmd_jax.core.json_files import parse_object, shown
 from specmd_jax.model_zoo.hf_config import read_config
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -127,12 +127,7 @@ def _text(path: Path) -> str:
 
 
 def _prompt(line: str, where: str) -> str:
-    try:
-        values = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not JSON: write one object a line") from error
-    if not isinstance(values, dict):
-        raise InputError(f'{where} is not a JSON object: write {{"prompt": "..."}}')
+    values = parse_object(line, where, 'write {"prompt": "..."}, one object a line')
     field = next((field for field in FIELDS if field in values), None)
     if field is None:
         raise InputError(
@@ -141,7 +136,7 @@ def _prompt(line: str, where: str) -> str:
         )
     text = values[field]
     if not isinstance(text, str) or not text.strip():
-        raise InputError(f"{where}: {field} is {json.dumps(text)[:80]}, not a text: give some")
+        raise InputError(f"{where}: {field} is {shown(text, 80)}, not a text: give some")
     return text
 
 
