@@ -249,6 +249,14 @@ DEFECTS = {
         overwrite(INDEX, '{"weight_map": {"a": 1}}'),
         "not a checkpoint's index",
     ),
+    "the index leads out of its folder": (
+        overwrite(INDEX, '{"weight_map": {"a": "../model.safetensors"}}'),
+        "not a checkpoint's index",
+    ),
+    "the index names what no file is called": (
+        overwrite(INDEX, json.dumps({"weight_map": {"a": "x" * 300 + ".safetensors"}})),
+        "not a checkpoint's index",
+    ),
     "the index is nested too deep": (overwrite(INDEX, "[" * 10**5), "not a checkpoint's index"),
     "fused experts lack one tensor": (fused_without(FUSED), f"lacks the tensor {FUSED}"),
     "fused experts lack the other": (

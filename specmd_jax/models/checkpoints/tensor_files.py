@@ -29,10 +29,13 @@ _DTYPES = {
 }
 
 
+_SHARD = r"^[ -.0-\[\]-~]{1,200}\.safetensors$"  # a file's name: no folder, and not too long
+
+
 class _Index(Struct):
     """What the index of a checkpoint in several files holds; the files lie beside it."""
 
-    weight_map: dict[str, Annotated[str, Meta(pattern=r"^[^/\\\0]+\.safetensors$")]]
+    weight_map: dict[str, Annotated[str, Meta(pattern=_SHARD)]]
 
 
 class TensorFiles(Mapping[str, Shaped[np.ndarray, "..."]]):
