@@ -2,10 +2,12 @@
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
 
 from specmd_jax.core.errors import InputError
 
 NEAREST = 3  # that are offered
+MOST, LONGEST = 1000, 80  # names and characters; beyond them nothing is looked for
 ALIKE = 0.65  # of the letters, from which on a name is taken for a slip of another
 _MARKS = str.maketrans("", "", "-_. ")
 
@@ -42,8 +44,11 @@ def same_name(asked: str, known: Iterable[str]) -> str | None:
 
 def near_names(asked: str, known: Iterable[str]) -> list[str]:
     """Returns the few names that `asked` may have been meant for, the likeliest first."""
+    if len(asked) > LONGEST:
+        return []
     wanted = plain(asked)
-    nearness = {name: _nearness(wanted, plain(name)) for name in known}
+    short = (name for name in islice(known, MOST) if len(name) <= LONGEST)
+    nearness = {name: _nearness(wanted, plain(name)) for name in short}
     likely = sorted(nearness, key=lambda name: -nearness[name])
     return [name for name in likely if nearness[name] >= ALIKE][:NEAREST]
 

@@ -7,6 +7,7 @@ that it does not have are left to people, unless they look like a slip of one th
 import re
 from collections.abc import Mapping
 from functools import cache
+from itertools import islice
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import msgspec
@@ -14,7 +15,7 @@ from msgspec import Meta
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.json_files import shown
-from specmd_jax.core.names import near_names
+from specmd_jax.core.names import MOST, near_names
 
 T = TypeVar("T")
 
@@ -86,7 +87,7 @@ def _field_types(schema: type) -> tuple[tuple[str, Any], ...]:
 def _check_spelling(record: Mapping[str, Any], schema: type, where: str) -> None:
     known = [name for name, _ in _field_types(schema)]
     missing = [name for name in known if name not in record]
-    for key in record:
+    for key in islice(record, MOST):
         near = [] if key in known else near_names(key, missing)
         if near:
             raise InputError(f"{where} has {shown(key)}: is {near[0]} meant?")

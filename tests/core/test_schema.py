@@ -44,6 +44,14 @@ def test_what_does_not_fit_is_named_in_one_line(record: dict, complaint: str):
     assert len(str(error.value)) < 200 and str(error.value).isprintable()
 
 
+def test_many_and_long_keys_cost_little():
+    keys = {f"width{i}": 1 for i in range(100_000)} | {"w" * 1_000_000: 1}
+    with pytest.raises(InputError, match="has 'width0': is widths meant") as error:
+        read_record({"layers": 1} | keys, Shape, "x.json", "")
+    assert len(str(error.value)) < 200
+    assert read_record({"layers": 1, "x" * 1_000_000: 1}, Shape, "", "") == Shape(1)
+
+
 def test_what_fits_is_read_and_other_keys_are_for_people():
     assert read_record({"layers": 2, "widths": [1], "about": 1}, Shape, "", "") == Shape(2, [1])
 

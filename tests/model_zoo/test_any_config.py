@@ -80,6 +80,18 @@ def test_bytes_of_a_config_are_read_or_refused_in_one_line(data: st.DataObject):
         assert len(str(error)) < 500
 
 
+def test_many_and_long_keys_are_told_of_fast_and_shortly():
+    begun = time.process_time()
+    many = {f"num_hidden_layers{i}": 1 for i in range(100_000)}
+    long = {"num_hidden_layers" + "x" * 1_000_000: 1}
+    for more in (many, long):
+        with pytest.raises(InputError, match="lacks num_hidden_layers") as error:
+            from_config({**more, "num_experts": 8})
+        assert len(str(error.value)) < 200
+    assert len(from_config(STEP_3_5 | many | long).notes[0]) < 500
+    assert time.process_time() - begun < SECONDS
+
+
 @pytest.mark.parametrize("layers", [1, 61, 4096])
 def test_layers_of_many_kinds_are_read_fast(layers: int):
     kinds = [("mamba", "attention", "sliding_attention")[i % 61 % 3] for i in range(layers)]
