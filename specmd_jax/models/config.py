@@ -1,6 +1,7 @@
 """How a decoder computes: what its sizes alone, a `ModelSpec`, do not say."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 from specmd_jax.core.errors import InputError
@@ -100,6 +101,12 @@ class DecoderConfig:
         """The decoder layers that have routed experts, ascending."""
         dense = set(self.spec.dense_layers)
         return tuple(i for i in range(self.spec.num_hidden_layers) if i not in dense)
+
+    @property
+    def segments(self) -> tuple[slice, ...]:
+        """The decoder layers up to and with each gate, then those behind the last: maybe none."""
+        stops = [0, *(index + 1 for index in self.moe_layers), self.spec.num_hidden_layers]
+        return tuple(slice(*pair) for pair in pairwise(stops))
 
 
 def small_olmoe(

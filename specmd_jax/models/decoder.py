@@ -4,7 +4,8 @@ A layer is cut where an offloading runtime needs it: `attend` ends with the gate
 `finish` takes what the experts made of it. Between the two stands an `ExpertFn`.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 from flax import nnx
@@ -28,6 +29,14 @@ class Gate(NamedTuple):
     logits: Float[Array, "T N"]
     ids: Int[Array, "T K"]  # -1 where the token is padding
     weights: Float[Array, "T K"]
+
+
+Carried = TypeVar("Carried")
+# Given what is carried, the MoE layer, the stream at its gate and the gate's choice, returns what
+# is carried on and what the routed experts made.
+ServeGate = Callable[
+    [Carried, int, Float[Array, "B S H"], Gate], tuple[Carried, Float[Array, "T H"]]
+]
 
 
 class Pass(NamedTuple):
@@ -128,6 +137,37 @@ class DecoderLayer(nnx.Module):
         return stream + self.config.residual_multiplier * out.reshape(stream.shape)
 
 
+def no_barrier(values: Any) -> Any:
+    """Returns what it is given: parts of a pass may be compiled into each other."""
+    return values
+
+
+def attend_to_gate(
+    layers: Sequence[DecoderLayer],
+    stream: Float[Array, "B S H"],
+    span: Span,
+    pasts: Sequence[Remembered | None],
+    barrier: Callable[[Any], Any] = no_barrier,
+) -> tuple[Float[Array, "B S H"], tuple[Remembered, ...], Gate | None]:
+    """Runs a segment of the decoder: dense layers, then attention and gate of a MoE layer.
+
+    Args:
+      layers: of the segment, see `DecoderConfig.segments`.
+      stream: the residual stream before it.
+      span: where the tokens stand.
+      pasts: what attention remembers in each of the layers.
+      barrier: around each layer.
+
+    Returns:
+      The residual stream, what is remembered now, and the gate's choice; None behind the last.
+    """
+    kept, gate = [], None
+    for layer, past in zip(layers, pasts, strict=True):
+        stream, remembered, gate = barrier(layer.attend(stream, span, past))
+        kept.append(remembered)
+    return stream, tuple(kept), gate
+
+
 def _attention(
     config: DecoderConfig, mixer: Mixer, dtype: jnp.dtype | type, rngs: nnx.Rngs
 ) -> GroupedQueryAttention | LatentAttention:
@@ -190,16 +230,51 @@ class Decoder(nnx.Module):
           experts: computes the routed experts.
           cache: of the tokens before these; None runs whole sequences and remembers nothing.
         """
+
+        def serve(
+            carried: None, layer: int, stream: Float[Array, "B S H"], gate: Gate
+        ) -> tuple[None, Float[Array, "T H"]]:
+            return carried, experts(layer, gate.hidden, gate.ids, gate.weights)
+
+        return self.run(tokens, cache, serve, None)[0]
+
+    def run(
+        self,
+        tokens: Int[Array, "B S"],
+        cache: KvCache | None,
+        serve: ServeGate[Carried],
+        carried: Carried,
+        barrier: Callable[[Any], Any] = no_barrier,
+    ) -> tuple[Pass, Carried]:
+        """Runs one forward pass, gate by gate.
+
+        Args:
+          tokens: token ids.
+          cache: of the tokens before these; None: there are none, and nothing is remembered.
+          serve: computes the routed experts of a MoE layer, given what it carried on before.
+          carried: to the first gate.
+          barrier: around each part, for the bits of a pass that is run in parts.
+
+        Returns:
+          The pass, and what the last gate carried on.
+        """
         batch, length = tokens.shape
         span = whole(batch) if cache is None else cache.span
-        stream, gates, kept = self.embed(tokens), [], []
-        for index, layer in enumerate(self.layers):
-            past = None if cache is None else cache.layers[index]
-            stream, remembered, gate = layer.attend(stream, span, past)
-            kept.append(remembered)
-            if gate is not None:
-                out = experts(len(gates), gate.hidden, gate.ids, gate.weights)
-                stream = layer.finish(stream, gate.hidden, out)
-                gates.append(gate)
+        pasts = [None] * len(self.layers) if cache is None else cache.layers
+        layers, kept, gates = list(self.layers), [], []
+        stream = barrier(self.embed(tokens))
+        for own in self.config.segments:
+            stream, own_kept, gate = attend_to_gate(layers[own], stream, span, pasts[own], barrier)
+            kept += own_kept
+            if gate is None:
+                break
+            carried, out = serve(carried, len(gates), stream, gate)
+            stream = barrier(layers[own][-1].finish(stream, gate.hidden, out))
+            gates.append(gate)
         after = None if cache is None else KvCache(tuple(kept), span.after(length))
-        return Pass(self.unembed(stream), tuple(gates), after)
+        return Pass(self.unembed(stream), tuple(gates), after), carried
+
+    def blocks_after(self, layer: int, count: int) -> list[MoeBlock]:
+        """Returns the blocks of the MoE layers that follow one, `count` at most."""
+        blocks = [one.moe for one in self.layers if one.has_experts]
+        return blocks[layer + 1 : layer + 1 + count]

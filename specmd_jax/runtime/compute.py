@@ -1,7 +1,6 @@
 """Computes the experts of a layer: those in slots at once, the others as they arrive."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -11,53 +10,50 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from specmd_jax.core.interned import Interned
-from specmd_jax.models.config import Activation
 from specmd_jax.runtime.clock import ComputeObserver
 from specmd_jax.runtime.decide.layer_work import LayerWork
 from specmd_jax.runtime.forward.pass_state import PassState
-from specmd_jax.runtime.offload.ffn import FfnSpec, arrive_now, compute_resident_now
-from specmd_jax.runtime.offload.slots import Slots
-from specmd_jax.runtime.offload.store import ExpertStore, to_device
-from specmd_kernels import Implementation
+from specmd_jax.runtime.offload.ffn import (
+    FfnSpec,
+    InRow,
+    InSlots,
+    arrive_now,
+    compute_resident_now,
+)
+from specmd_jax.runtime.offload.store import to_device
+from specmd_jax.runtime.transfer.prefetch_queue import ExpertCache
 
 Result = TypeVar("Result")
 Experts = Bool[Array | np.ndarray, " N"]
 
 
 class Computing:
-    """Has the blocks of a state computed, and keeps what arrives.
+    """Has the blocks of a layer computed, and keeps what arrives.
 
     Attributes:
-      by: how the experts of each tier are read and computed.
       stall_s: time that the device had nothing to compute because of the link.
       late_s: of this, for prefetches that were still on their way.
     """
 
     def __init__(
         self,
-        slots: Slots,
-        store: ExpertStore,
-        activation: Activation,
+        cache: ExpertCache,
+        ffns: Sequence[Interned[FfnSpec]],
         observer: ComputeObserver,
-        clock: Callable[[], float] = time.perf_counter,
-        implementation: Implementation | None = None,
+        clock: Callable[[], float],
     ):
         """Has computed nothing yet.
 
         Args:
-          slots: on the device.
-          store: on the host.
-          activation: of the experts.
+          cache: of experts.
+          ffns: how those of each tier are read and computed.
           observer: is told of all that is computed.
-          clock: for stalls.
-          implementation: of the experts' kernel.
+          clock: for stalls, in seconds.
         """
-        self.by: list[Interned[FfnSpec]] = [
-            Interned(FfnSpec(one, activation, implementation)) for one in store.packings
-        ]
         self.stall_s, self.late_s = 0.0, 0.0
-        self._slots, self._store, self._observer, self._clock = slots, store, observer, clock
-        self._all_experts = jnp.ones(store.shape[1], bool)
+        self._slots, self._store, self._ffns = cache.slots, cache.store, ffns
+        self._observer, self._clock = observer, clock
+        self._all_experts = jnp.ones(cache.store.shape[1], bool)
 
     def run_resident(self, state: PassState, tier: int = 0, due: Experts | None = None) -> None:
         """Computes a layer whose experts are all in slots, of one tier, and what follows it.
@@ -70,16 +66,18 @@ class Computing:
         pages = self._slots.pages(state.layer, tier)
         due = self._all_experts if due is None else due
         with self._slots.reading() as memory:
-            state.run_resident(self.by[tier], memory, pages, due)
+            state.advance(InSlots(memory, pages, due), self._ffns[tier])
 
-    def resident(self, state: PassState, work: LayerWork) -> None:
+    def compute_resident(self, state: PassState, work: LayerWork) -> None:
         """Computes the experts of a layer that are in slots."""
-        for tier, ffn in enumerate(self.by):
+        for tier, ffn in enumerate(self._ffns):
             due = work.resident & (work.tier == tier)
             if due.any():
                 pages = self._slots.pages(state.layer, tier)
                 with self._slots.reading() as memory:
-                    state.blocks = compute_resident_now(ffn, state.blocks, memory, pages, due)
+                    state.blocks = compute_resident_now(
+                        ffn, state.blocks, InSlots(memory, pages, due)
+                    )
         self._observer.compute(work, work.resident)
 
     def compute_arrived(
@@ -94,8 +92,8 @@ class Computing:
           row: of its weights.
           keep: whether it has a slot, to which it is written.
         """
-        ffn = self.by[int(work.tier[expert])]
-        begin = ffn, state.blocks, row, np.int32(expert)
+        ffn = self._ffns[int(work.tier[expert])]
+        begin = ffn, state.blocks, InRow(row, np.int32(expert))
         if keep:
             run = partial(arrive_now, *begin)
             state.blocks = self._slots.change(state.layer, expert, run)
@@ -111,11 +109,18 @@ class Computing:
 
         Only then is it written to its slot: the gate that follows does not wait for that, and the
         program is one for slots of any number.
+
+        Args:
+          state: which stands at the gate of the layer.
+          work: of the layer.
+          expert: its number.
+          row: of its weights.
+          keep: whether it has a slot.
         """
         self._observer.compute(work, _alone(work, expert))
         self._observer.layer_done(work)
         layer = state.layer
-        state.run_last_load(self.by[int(work.tier[expert])], row, np.int32(expert))
+        state.advance(InRow(row, np.int32(expert)), self._ffns[int(work.tier[expert])])
         if keep:
             self._slots.fill(layer, expert, row)
 
@@ -137,19 +142,12 @@ class Computing:
 
     def warm_up(self, state: PassState) -> None:
         """Has compiled what a layer comes to whose experts are in slots, all or all but one."""
-        for tier in range(len(self.by)):
-            self.run_resident(_scratch_copy(state), tier)
-        if len(self.by) == 1:
+        for tier in range(len(self._ffns)):
+            self.run_resident(state.scratch_copy(), tier)
+        if len(self._ffns) == 1:
             row = to_device(self._store[0, state.layer, 0])
-            _scratch_copy(state).run_last_load(self.by[0], row, np.int32(0))
+            state.scratch_copy().advance(InRow(row, np.int32(0)), self._ffns[0])
 
 
 def _alone(work: LayerWork, expert: int) -> Bool[np.ndarray, " N"]:
     return np.arange(len(work.tier)) == expert
-
-
-def _scratch_copy(state: PassState) -> PassState:
-    """Returns a pass as it came to its gate: whatever is run from it changes nothing."""
-    copy = state.scratch_copy()
-    copy.choose(state.gate)
-    return copy

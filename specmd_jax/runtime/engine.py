@@ -12,27 +12,28 @@ from flax import nnx
 from jaxtyping import Array, Bool, Int
 
 from specmd_jax.core.errors import NOT_A_NUMBER, InputError
+from specmd_jax.core.interned import Interned
 from specmd_jax.core.jit import make_room_for_programs
 from specmd_jax.models import Decoder, KvCache, Pass
 from specmd_jax.models.forward import take_apart
 from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
 from specmd_jax.runtime.budget import make_budget
-from specmd_jax.runtime.compute import Computing
 from specmd_jax.runtime.decide.decisions import Decisions
 from specmd_jax.runtime.forward.pass_state import PassState
-from specmd_jax.runtime.forward.segments import Segments
+from specmd_jax.runtime.forward.segments import ExpertsOut, Segments
 from specmd_jax.runtime.forward.whole_pass import WholePass, run_whole
 from specmd_jax.runtime.gates.gate_events import GatePosition
 from specmd_jax.runtime.gates.message import MessageLayout, Messages
 from specmd_jax.runtime.gates.scores import RecordOptions, record_of_choices
-from specmd_jax.runtime.main_loop import MainLoop
+from specmd_jax.runtime.main_loop import MainLoop, Run
+from specmd_jax.runtime.offload.ffn import FfnSpec
 from specmd_jax.runtime.offload.pages import Memory
 from specmd_jax.runtime.offload.slots import Slots
 from specmd_jax.runtime.offload.store import ExpertStore, device_sharding
 from specmd_jax.runtime.options import RunOptions
 from specmd_jax.runtime.record.recorder import Recorder
 from specmd_jax.runtime.transfer.link import DirectLink, Link
-from specmd_jax.runtime.transfer.prefetch_queue import ExpertCache, PrefetchLoop
+from specmd_jax.runtime.transfer.prefetch_queue import ExpertCache
 from specmd_jax.simulator.batch import SimResult
 from specmd_jax.study.run import RunResult
 from specmd_jax.study.setup import Setup
@@ -103,7 +104,10 @@ class OffloadedModel:
             self.budget.copies.units,
         )
         self._options = options or RunOptions()
-        self._implementation: Implementation | None = implementation
+        self._ffns = tuple(
+            Interned(FfnSpec(packing, self.config.activation, implementation))
+            for packing in store.packings
+        )
         one_tier = len(store.packings) == 1
         self._may_run_whole = (
             self._options.whole_passes and one_tier and strategy.routing.choose is None
@@ -116,27 +120,8 @@ class OffloadedModel:
         self._decisions.reset()
         slots = Slots(self.budget.num_pages, self.store.shape, self.store.packings)
         cache = ExpertCache(self._decisions, slots, self.store, self.link)
-        options = self._options
-        self._watchdog = options.watchdog(PrefetchLoop(cache))
-        self._computing = Computing(
-            slots,
-            self.store,
-            self.config.activation,
-            options.observer,
-            options.clock,
-            self._implementation,
-        )
-        self._main = MainLoop(
-            self.config,
-            self.setup.strategy,
-            self._layout,
-            cache,
-            self._watchdog,
-            self._computing,
-            options.observer,
-            options.estimator(self.link, self.store.shape[0], options.clock),
-            lanes=options.lanes_of(max(packing.nbytes for packing in self.store.packings)),
-        )
+        run = Run(self.config, self.setup.strategy, self._layout, self._ffns, cache, self._options)
+        self._main = MainLoop(run)
         self.stalls_s: list[float] = []
         self._begun: Bool[np.ndarray, " B"] = np.zeros(0, bool)
         self._all_hit = False
@@ -160,8 +145,8 @@ class OffloadedModel:
 
     def close(self) -> None:
         """Ends the watchdog's thread."""
-        if hasattr(self, "_watchdog"):
-            self._watchdog.close()
+        if hasattr(self, "_main"):
+            self._main.watchdog.close()
 
     @property
     def holds_all(self) -> bool:
@@ -171,7 +156,7 @@ class OffloadedModel:
     @property
     def late_s(self) -> float:
         """Time waited for prefetches that were still on their way."""
-        return self._computing.late_s
+        return self._main.computing.late_s
 
     @property
     def answer(self) -> RunResult:
@@ -197,7 +182,7 @@ class OffloadedModel:
         batch, length = tokens.shape
         start = int(cache.span.start)
         prefill = length > 1 or start == 0
-        stalled, num_interrupted = self._computing.stall_s, self._main.num_interrupted
+        stalled, num_interrupted = self._main.computing.stall_s, self._main.num_interrupted
         whole = self._dispatch_whole(tokens, cache) if self._all_hit and not prefill else None
         self._prefill = prefill
         self._main.settle(if_due=True)  # while this pass is computed, if it is
@@ -211,12 +196,12 @@ class OffloadedModel:
         else:
             done = self._check_whole(whole, cache)
         self._all_hit = self._may_run_whole and self._main.num_interrupted == num_interrupted
-        self.stalls_s.append(self._computing.stall_s - stalled)
+        self.stalls_s.append(self._main.computing.stall_s - stalled)
         return done
 
     def _run(self, state: PassState) -> None:
         """Runs the segments that are left."""
-        while state.output.gate is not None:
+        while state.output.at is not None:
             self._serve(state, self._await_message(state))
         self._main.split = False
         self._options.observer.end_pass()
@@ -232,7 +217,7 @@ class OffloadedModel:
         if state.layer == 0:
             self._begin_pass((self._layout.ids(message)[0] >= 0).any(axis=1))
         if self._empty:
-            state.run(jnp.zeros_like(state.gate.hidden))
+            state.advance(ExpertsOut(jnp.zeros_like(state.gate.hidden)))
             return
         self._options.observer.gate_fires()
         self._main.serve(state, message, self._position(state.layer))
@@ -256,7 +241,7 @@ class OffloadedModel:
 
         def run(slots: Memory, pages: Int[np.ndarray, "L N"]) -> WholePass:
             structure, weights = self._whole
-            static = structure, self._computing.by[0], self._layout
+            static = structure, self._ffns[0], self._layout
             return run_whole(*static, weights, slots, pages, tokens, cache.span, cache.layers)
 
         return self._main.on_slots(run)

@@ -6,15 +6,15 @@ under way at a time, so that what is in transit is bounded, too.
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int, Int8
 
+from specmd_jax.core.interned import Interned
 from specmd_jax.core.types import Event
 from specmd_jax.models import DecoderConfig
 from specmd_jax.policies.strategy import Strategy
-from specmd_jax.runtime.clock import ComputeObserver
 from specmd_jax.runtime.compute import Computing
 from specmd_jax.runtime.decide.applied_choice import apply_outcome
 from specmd_jax.runtime.decide.compiled_step import Decision
@@ -22,17 +22,30 @@ from specmd_jax.runtime.decide.decisions import Place
 from specmd_jax.runtime.decide.hit_backlog import HitBacklog, found_from_start
 from specmd_jax.runtime.decide.layer_work import LayerWork, fixed_work, work_of
 from specmd_jax.runtime.forward.pass_state import PassState
+from specmd_jax.runtime.forward.segments import ExpertsOut
 from specmd_jax.runtime.gates.gate_events import GatePosition, event_of
 from specmd_jax.runtime.gates.message import MessageLayout, Messages
-from specmd_jax.runtime.offload.ffn import combine_now
+from specmd_jax.runtime.offload.ffn import FfnSpec, combine_now
 from specmd_jax.runtime.offload.host_ffn import HostExperts
 from specmd_jax.runtime.offload.pages import Memory
+from specmd_jax.runtime.options import RunOptions
 from specmd_jax.runtime.transfer.demand_loads import DemandLoads, missing
 from specmd_jax.runtime.transfer.estimate import WindowEstimator
-from specmd_jax.runtime.transfer.prefetch_queue import ExpertCache
+from specmd_jax.runtime.transfer.prefetch_queue import ExpertCache, PrefetchLoop
 from specmd_jax.runtime.transfer.watchdog import Watching
 
 Result = TypeVar("Result")
+
+
+class Run(NamedTuple):
+    """What the loops of a run share; made anew when a model is reset."""
+
+    config: DecoderConfig
+    strategy: Strategy
+    layout: MessageLayout  # of what the gates say
+    ffns: tuple[Interned[FfnSpec], ...]  # how the experts of each tier are read and computed
+    cache: ExpertCache
+    options: RunOptions
 
 
 class MainLoop:
@@ -41,51 +54,34 @@ class MainLoop:
     Attributes:
       split: whether a pass is computed in small steps, see `OffloadedModel.split_next_pass`.
       num_interrupted: gates so far that missed something, or after which something was wanted.
+      watchdog: that prefetches meanwhile.
+      computing: of experts on the device.
     """
 
-    def __init__(
-        self,
-        config: DecoderConfig,
-        strategy: Strategy,
-        form: MessageLayout,
-        cache: ExpertCache,
-        watchdog: Watching,
-        computing: Computing,
-        observer: ComputeObserver,
-        estimator: WindowEstimator,
-        *,
-        lanes: int,
-    ):
-        """Takes what it works with.
-
-        Args:
-          config: of the decoder.
-          strategy: whose decisions these are.
-          form: of the gates' messages.
-          cache: of experts.
-          watchdog: that prefetches.
-          computing: of experts on the device.
-          observer: is told of all that is computed.
-          estimator: of the link; asked if there is a guard.
-          lanes: loads in transit at a time.
-        """
+    def __init__(self, run: Run):
+        """Has served nothing yet."""
+        strategy, cache, options = run.strategy, run.cache, run.options
         self.split, self.num_interrupted = False, 0
-        self._config, self._layout, self._lossy = config, form, strategy.open_loop
+        self.watchdog: Watching = options.watchdog(PrefetchLoop(cache))
+        self.computing = Computing(cache, run.ffns, options.observer, options.clock)
+        self._config, self._layout, self._lossy = run.config, run.layout, strategy.open_loop
         self._routing = strategy.routing.choose is not None
         self._prefetches = strategy.prefetches
         self._one_tier = len(cache.store.packings) == 1
         self._plain = self._one_tier and not self._routing
-        self._hits = HitBacklog(cache.decisions, form, strategy.reads)
+        self._hits = HitBacklog(cache.decisions, run.layout, strategy.reads)
         self._cache, self._decisions, self._slots = cache, cache.decisions, cache.slots
-        self._watchdog, self._lanes = watchdog, lanes
-        self._computing, self._observer = computing, observer
-        self._estimator = estimator if strategy.guard else None
-        self._host = HostExperts(config.activation, cache.store)
+        self._lanes = options.lanes_of(max(packing.nbytes for packing in cache.store.packings))
+        self._observer = options.observer
+        self._estimator: WindowEstimator | None = None
+        if strategy.guard:
+            self._estimator = options.estimator(cache.link, cache.store.shape[0], options.clock)
+        self._host = HostExperts(run.config.activation, cache.store)
 
     def serve(
         self, state: PassState, message: Int[np.ndarray, "1 T M"], position: GatePosition
     ) -> None:
-        """Has the routed experts of a layer computed, and the state go on with them.
+        """Has the routed experts of a layer computed, and the pass go on with them.
 
         Args:
           state: which is at the gate of the layer.
@@ -96,12 +92,12 @@ class MainLoop:
           TransferFailed: an expert cannot be loaded.
           WatchdogFailed: prefetching failed.
         """
-        flight = self._watchdog.hold()
+        flight = self.watchdog.hold()
         if self._estimator is not None:
-            self._estimator.at_gate(position, self._computing.stall_s)
+            self._estimator.at_gate(position, self.computing.stall_s)
         ids = self._layout.ids(message)
         if flight is None and self._nothing_wanted and self._found(ids, state.layer):
-            self._computing.run_resident(state)
+            self.computing.run_resident(state)
             self._hits.note(message, position)
             self._observer.compute_resident(
                 lambda: self._fixed_work(self._event(message, position), None)
@@ -192,7 +188,7 @@ class MainLoop:
         Raises:
           WatchdogFailed: prefetching failed.
         """
-        if self._watchdog.hold() is not None:
+        if self.watchdog.hold() is not None:
             return None
         with self._slots.reading() as memory:
             return run(memory, self._slots.first_pages)
@@ -235,7 +231,7 @@ class MainLoop:
         while the device computes.
         """
         if work.late.any():
-            claim = self._watchdog.claim()
+            claim = self.watchdog.claim()
             if claim is None:
                 work = work.landed()
             else:
@@ -244,15 +240,15 @@ class MainLoop:
         if self._prefetches:
             decision = decide()
             if decision.queued:
-                loads.then(self._watchdog.release)
+                loads.then(self.watchdog.release)
         if work.all_resident and not self.split:
             tier = int(work.tier[work.resident][0]) if work.resident.any() else 0
-            self._computing.run_resident(state, tier, work.resident)
+            self.computing.run_resident(state, tier, work.resident)
             self._note(work, decision or decide())
             self._observer.compute_resident(lambda: work)
             return
         hosted = self._host.begin(state.layer, state.blocks, work.on_host)
-        self._computing.resident(state, work)
+        self.computing.compute_resident(state, work)
         decision = decision or decide()
         self._note(work, decision)
         joined = self._one_tier and hosted is None and not (self.split or work.event.prefill)
@@ -260,9 +256,9 @@ class MainLoop:
             return
         self._observer.layer_done(work)
         if self.split:
-            self._computing.warm_up(state)
+            self.computing.warm_up(state)
         blocks = self._host.merge(state.blocks, hosted)
-        state.run(combine_now(blocks, state.gate.weights))
+        state.advance(ExpertsOut(combine_now(blocks, state.gate.weights)))
 
     def _stream(
         self,
@@ -272,7 +268,7 @@ class MainLoop:
         streamed: Bool[np.ndarray, " N"],
         joined: bool,
     ) -> bool:
-        """Computes experts as they arrive; returns whether the state has gone on with the last.
+        """Computes experts as they arrive; returns whether the pass has gone on with the last.
 
         Args:
           state: which is at the gate of the layer.
@@ -283,14 +279,14 @@ class MainLoop:
         """
         while loads:
             expert, last = loads.expert, loads.last
-            row = self._computing.stall(state, loads.wait, late=bool(work.late[expert]))
+            row = self.computing.stall(state, loads.wait, late=bool(work.late[expert]))
             if last and self._estimator is not None:
                 self._estimator.served()
             arrived = work, expert, row, not streamed[expert]
             if last and joined:
-                self._computing.run_last_load(state, *arrived)
+                self.computing.run_last_load(state, *arrived)
                 return True
-            self._computing.compute_arrived(state, *arrived)
+            self.computing.compute_arrived(state, *arrived)
             loads.advance()
         return False
 

@@ -5,16 +5,15 @@ from dataclasses import dataclass, field, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Int
 
 from specmd_jax.core.interned import Interned
 from specmd_jax.models import Gate, KvCache, Pass
 from specmd_jax.models.layers.kv_cache import Remembered, Span
-from specmd_jax.runtime.forward.segments import SegmentOutput, Segments
+from specmd_jax.runtime.forward.segments import AtGate, Left, SegmentOutput, Segments
 from specmd_jax.runtime.forward.whole_pass import WholePass
 from specmd_jax.runtime.gates.message import Messages
 from specmd_jax.runtime.offload.ffn import Blocks, FfnSpec, lay_out_now
-from specmd_jax.runtime.offload.pages import Memory
 
 
 @dataclass
@@ -62,75 +61,58 @@ class PassState:
         stream, messages = whole.streams[right], np.asarray(whole.messages)
         gate = jax.tree.map(lambda values: values[right], whole.gates)
         here, before = messages[right : right + 1], messages[:right]
-        output = SegmentOutput(stream, (), gate, lay_out_now(gate), here, None)
+        output = SegmentOutput((), AtGate(stream, gate, lay_out_now(gate)), here, None)
         pasts = list(whole.cache.layers)
         return cls(segments, span, stream.shape[1], pasts, output, right, [before] if right else [])
 
     @property
+    def at(self) -> AtGate:
+        """The gate at which the last segment ended."""
+        assert self.output.at is not None
+        return self.output.at
+
+    @property
     def gate(self) -> Gate:
-        """At which the last segment ended."""
-        assert self.output.gate is not None
-        return self.output.gate
+        """Its choice."""
+        return self.at.gate
 
     @property
     def blocks(self) -> Blocks:
         """The rows of the layer, and what has been made of them so far."""
-        assert self.output.blocks is not None
-        return self.output.blocks
+        return self.at.blocks
 
     @blocks.setter
     def blocks(self, blocks: Blocks) -> None:
-        self.output = self.output._replace(blocks=blocks)
+        self.output = self.output._replace(at=self.at._replace(blocks=blocks))
 
     def choose(self, gate: Gate) -> None:
         """Has another choice computed than the gate's own."""
-        self.output = self.output._replace(gate=gate, blocks=lay_out_now(gate))
+        at = self.at._replace(gate=gate, blocks=lay_out_now(gate))
+        self.output = self.output._replace(at=at)
 
-    def run(self, out: Float[Array, "T H"]) -> None:
-        """Goes on with what the experts of the layer made."""
-        begin = self.output.stream, self.gate.hidden, out
-        self._advance(self.segments.run(self.layer + 1, *begin, self.span, self._own))
+    def advance(self, left: Left, ffn: Interned[FfnSpec] | None = None) -> None:
+        """Goes on to the next gate.
 
-    def run_resident(
-        self,
-        ffn: Interned[FfnSpec],
-        slots: Memory,
-        pages: Int[Array | np.ndarray, "N pages"],
-        due: Bool[Array | np.ndarray, " N"],
-    ) -> None:
-        """Goes on with experts that are all in slots: computed in the same program."""
-        begin = self.output.stream, self.gate, self.blocks, slots, pages, due
-        self._advance(self.segments.run_resident(self.layer + 1, ffn, *begin, self.span, self._own))
-
-    def run_last_load(
-        self,
-        ffn: Interned[FfnSpec],
-        row: Shaped[Array, " P"],
-        expert: Int[Array | np.ndarray, ""] | np.int32,
-    ) -> None:
-        """Goes on with the one expert that was left: computed in the same program."""
-        begin = self.output.stream, self.gate, self.blocks, row, expert
-        self._advance(
-            self.segments.run_last_load(self.layer + 1, ffn, *begin, self.span, self._own)
-        )
+        Args:
+          left: of the layer's experts: computed in the same program.
+          ffn: how they are read and computed, if any is left.
+        """
+        self.layer += 1
+        own = self.segments.layers_of(self.layer)
+        pasts = tuple(self.pasts[own])
+        self.output = self.segments.run(self.layer, ffn, self.at, left, self.span, pasts)
+        self.pasts[own] = self.output.pasts
 
     def scratch_copy(self) -> "PassState":
-        """Returns this state with memory of its own: what is run from it changes nothing here."""
+        """Returns this pass as it came to its gate: whatever is run from it changes nothing."""
         pasts, own = list(self.pasts), self.segments.layers_of(self.layer + 1)
         pasts[own] = jax.tree.map(jnp.copy, pasts[own])
-        return replace(self, pasts=pasts)
+        copy = replace(self, pasts=pasts)
+        copy.choose(self.gate)
+        return copy
 
     def end(self) -> Pass:
         """Returns the pass, all gates of which are behind; what they chose is told to recorders."""
         assert self.output.logits is not None
         after = KvCache(tuple(self.pasts), self.span.after(self.length))
         return Pass(self.output.logits, (), after)
-
-    @property
-    def _own(self) -> tuple[Remembered, ...]:
-        return tuple(self.pasts[self.segments.layers_of(self.layer + 1)])
-
-    def _advance(self, output: SegmentOutput) -> None:
-        self.layer += 1
-        self.pasts[self.segments.layers_of(self.layer)] = output.pasts
-        self.output = output

@@ -7,44 +7,65 @@ barriers stand where `Decoder` has its parts, so that the bits are those of the 
 """
 
 from functools import partial
-from itertools import pairwise
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Float, Int
 
 from specmd_jax.core.interned import Interned
 from specmd_jax.models import Decoder, Gate
+from specmd_jax.models.decoder import attend_to_gate
 from specmd_jax.models.forward import Structure, take_apart
 from specmd_jax.models.layers.kv_cache import Remembered, Span
 from specmd_jax.runtime.gates.message import MessageLayout
-from specmd_jax.runtime.gates.scores import ask_gate
 from specmd_jax.runtime.offload.ffn import (
     Blocks,
     FfnSpec,
-    combine,
-    compute_arrived,
-    compute_rest,
-    cut,
+    InRow,
+    InSlots,
+    barrier,
+    finish_layer,
     lay_out,
 )
-from specmd_jax.runtime.offload.pages import Memory
 
 Pasts = tuple[Remembered, ...]
+
+
+class AtGate(NamedTuple):
+    """Where a segment ends and the next one starts: a MoE layer whose gate has chosen."""
+
+    stream: Float[Array, "B S H"]
+    gate: Gate
+    blocks: Blocks  # of what it chose, and what of them has been computed
+
+
+class ExpertsOut(NamedTuple):
+    """Nothing is left to compute of a layer: its experts made this."""
+
+    out: Float[Array, "T H"]
+
+
+Left = ExpertsOut | InSlots | InRow
 
 
 class SegmentOutput(NamedTuple):
     """What a segment makes."""
 
-    stream: Float[Array, "B S H"]
     pasts: Pasts  # of the segment's own layers
-    gate: Gate | None  # at which it ends
-    blocks: Blocks | None  # of what it chose, nothing computed
-    message: Int[Array | np.ndarray, "1 T M"] | None  # from it
+    at: AtGate | None
+    message: Int[Array | np.ndarray, "1 T M"] | None  # of the gate
     logits: Float[Array, "B S V"] | None  # of the last segment
+
+
+class SegmentWeights(NamedTuple):
+    """The weights of a segment's parts."""
+
+    ends: list[Array]
+    finishes: list[Array]
+    attends: list[list[Array]]
+    foresees: list[list[Array]]
 
 
 class Segment(NamedTuple):
@@ -57,59 +78,41 @@ class Segment(NamedTuple):
     unembeds: Structure | None
     layout: MessageLayout  # of its gate's message
 
-    def begin(
-        self, weights: "SegmentWeights", tokens: Int[Array, "B S"], span: Span, pasts: Pasts
-    ) -> SegmentOutput:
-        """Runs the segment that starts at the tokens; to be traced."""
+    def embed(self, weights: SegmentWeights, tokens: Int[Array, "B S"]) -> Float[Array, "B S H"]:
+        """Returns the stream with which the first segment starts; to be traced."""
         assert self.embeds is not None
-        stream = cut(self.embeds.module(weights.ends).embed(tokens))
-        return self._on(weights, stream, span, pasts)
+        return barrier(self.embeds.module(weights.ends).embed(tokens))
+
+    def finish(
+        self, weights: SegmentWeights, start: AtGate, out: Float[Array, "T H"]
+    ) -> Float[Array, "B S H"]:
+        """Returns the stream behind the gate at which the others start; to be traced."""
+        assert self.finishes is not None
+        layer = self.finishes.module(weights.finishes)
+        return barrier(layer.finish(start.stream, start.gate.hidden, out))
 
     def run(
-        self,
-        weights: "SegmentWeights",
-        stream: Float[Array, "B S H"],
-        hidden: Float[Array, "T H"],
-        out: Float[Array, "T H"],
-        span: Span,
-        pasts: Pasts,
+        self, weights: SegmentWeights, stream: Float[Array, "B S H"], span: Span, pasts: Pasts
     ) -> SegmentOutput:
-        """Runs a segment that starts at a gate, whose experts made `out`; to be traced."""
-        assert self.finishes is not None
-        stream = cut(self.finishes.module(weights.finishes).finish(stream, hidden, out))
-        return self._on(weights, stream, span, pasts)
+        """Runs all that is behind its start; to be traced.
 
-    def _on(
-        self, weights: "SegmentWeights", stream: Float[Array, "B S H"], span: Span, pasts: Pasts
-    ) -> SegmentOutput:
-        kept, gate, logits = [], None, None
-        for part, own, past in zip(self.attends, weights.attends, pasts, strict=True):
-            stream, remembered, gate = cut(part.module(own).attend(stream, span, past))
-            kept.append(remembered)
-        if self.unembeds is not None:
-            logits = self.unembeds.module(weights.ends).unembed(stream)
+        Args:
+          weights: of its parts.
+          stream: with which it starts.
+          span: where the tokens stand.
+          pasts: what its layers remember.
+        """
+        layers = [part.module(own) for part, own in zip(self.attends, weights.attends, strict=True)]
+        stream, kept, gate = attend_to_gate(layers, stream, span, pasts, barrier)
         if gate is None:
-            return SegmentOutput(stream, tuple(kept), None, None, None, logits)
-        message = self._message(weights, gate)
-        return SegmentOutput(stream, tuple(kept), gate, lay_out(gate), message, logits)
-
-    def _message(self, weights: "SegmentWeights", gate: Gate) -> Int[Array, "1 T M"]:
-        foreseen = None
-        if self.layout.lookahead:
-            parts = zip(self.foresees, weights.foresees, strict=True)
-            ahead = [ask_gate(part.module(own), gate.hidden) for part, own in parts]
-            past_end = [jnp.zeros_like(gate.logits)] * (self.layout.lookahead - len(ahead))
-            foreseen = jnp.stack([*ahead, *past_end], axis=1)
-        return self.layout.write(gate, foreseen)[None]
-
-
-class SegmentWeights(NamedTuple):
-    """The weights of a segment's parts."""
-
-    ends: list[Array]
-    finishes: list[Array]
-    attends: list[list[Array]]
-    foresees: list[list[Array]]
+            assert self.unembeds is not None
+            logits = self.unembeds.module(weights.ends).unembed(stream)
+            return SegmentOutput(kept, None, None, logits)
+        ahead = [
+            part.module(own) for part, own in zip(self.foresees, weights.foresees, strict=True)
+        ]
+        message = self.layout.write(gate, ahead)[None]
+        return SegmentOutput(kept, AtGate(stream, gate, lay_out(gate)), message, None)
 
 
 class Segments:
@@ -120,15 +123,13 @@ class Segments:
 
         Args:
           decoder: all of the model but its routed experts.
-          layout: of the gates' messages; what they foresee is that of `seen.foresee`.
+          layout: of the gates' messages.
         """
-        config = decoder.config
-        gates = config.moe_layers
+        self._ranges = decoder.config.segments
+        gates = decoder.config.moe_layers
         layers = [take_apart(layer) for layer in decoder.layers]
         routers = [take_apart(decoder.layers[index].moe) for index in gates]
         ends, end_weights = take_apart(_without_layers(decoder))
-        stops = [0, *(index + 1 for index in gates), config.spec.num_hidden_layers]
-        self._ranges = [slice(*pair) for pair in pairwise(stops)]
         self._segments: list[tuple[Interned[Segment], SegmentWeights]] = []
         for number, own in enumerate(self._ranges):
             first, last = number == 0, number == len(gates)
@@ -149,9 +150,6 @@ class Segments:
                 [weights for _, weights in ahead],
             )
             self._segments.append((Interned(segment), weights))
-        self._joined: dict[
-            tuple[Interned[Segment], Interned[FfnSpec]], Interned[tuple[Segment, Interned[FfnSpec]]]
-        ] = {}
 
     def layers_of(self, segment: int) -> slice:
         """Returns the decoder layers whose attention is in a segment."""
@@ -163,56 +161,25 @@ class Segments:
 
     def run(
         self,
-        segment: int,
-        stream: Float[Array, "B S H"],
-        hidden: Float[Array, "T H"],
-        out: Float[Array, "T H"],
+        number: int,
+        ffn: Interned[FfnSpec] | None,
+        start: AtGate,
+        left: Left,
         span: Span,
         pasts: Pasts,
     ) -> SegmentOutput:
-        """Runs the segment after a gate, whose experts made `out`; reuses the memory of `pasts`."""
-        return _run(*self._segments[segment], stream, hidden, out, span, pasts)
+        """Runs a segment that starts at a gate, and with it what is left of the gate's experts.
 
-    def run_resident(
-        self,
-        segment: int,
-        ffn: Interned[FfnSpec],
-        stream: Float[Array, "B S H"],
-        gate: Gate,
-        blocks: Blocks,
-        slots: Memory,
-        pages: Int[Array | np.ndarray, "N pages"],
-        due: Bool[Array | np.ndarray, " N"],
-        span: Span,
-        pasts: Pasts,
-    ) -> SegmentOutput:
-        """Runs the segment after a gate whose experts are all in slots, and the experts with it."""
-        both, weights = self._with(segment, ffn)
-        return _run_resident(both, weights, stream, gate, blocks, slots, pages, due, span, pasts)
-
-    def run_last_load(
-        self,
-        segment: int,
-        ffn: Interned[FfnSpec],
-        stream: Float[Array, "B S H"],
-        gate: Gate,
-        blocks: Blocks,
-        row: Shaped[Array, " P"],
-        expert: Int[Array | np.ndarray, ""] | np.int32,
-        span: Span,
-        pasts: Pasts,
-    ) -> SegmentOutput:
-        """Runs the segment after a gate of whose experts one is left, and that one with it."""
-        both, weights = self._with(segment, ffn)
-        return _run_last_load(both, weights, stream, gate, blocks, row, expert, span, pasts)
-
-    def _with(
-        self, segment: int, ffn: Interned[FfnSpec]
-    ) -> tuple[Interned[tuple[Segment, Interned[FfnSpec]]], SegmentWeights]:
-        static, weights = self._segments[segment]
-        if (static, ffn) not in self._joined:
-            self._joined[static, ffn] = Interned((static.value, ffn))
-        return self._joined[static, ffn], weights
+        Args:
+          number: of the segment.
+          ffn: how those experts are read and computed; None where none is left.
+          start: the gate.
+          left: what is left, and where.
+          span: where the tokens stand.
+          pasts: what the segment's layers remember; the memory is reused.
+        """
+        segment, weights = self._segments[number]
+        return _run(segment, ffn, weights, start, left, span, pasts)
 
 
 def _without_layers(decoder: Decoder) -> Decoder:
@@ -222,25 +189,29 @@ def _without_layers(decoder: Decoder) -> Decoder:
 
 
 @partial(jax.jit, static_argnums=0, donate_argnames="pasts")
-def _begin(segment, weights, tokens, span, pasts):
-    return segment.value.begin(weights, tokens, span, pasts)
+def _begin(
+    segment: Interned[Segment],
+    weights: SegmentWeights,
+    tokens: Int[Array, "B S"],
+    span: Span,
+    pasts: Pasts,
+) -> SegmentOutput:
+    return segment.value.run(weights, segment.value.embed(weights, tokens), span, pasts)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnames="pasts")
-def _run(segment, weights, stream, hidden, out, span, pasts):
-    return segment.value.run(weights, stream, hidden, out, span, pasts)
-
-
-@partial(jax.jit, static_argnums=0, donate_argnames="pasts")
-def _run_resident(both, weights, stream, gate, blocks, slots, pages, due, span, pasts):
-    segment, ffn = both.value
-    out = compute_rest(ffn.value, blocks, gate.weights, slots, pages, due)
-    return segment.run(weights, stream, gate.hidden, out, span, pasts)
-
-
-@partial(jax.jit, static_argnums=0, donate_argnames="pasts")
-def _run_last_load(both, weights, stream, gate, blocks, row, expert, span, pasts):
-    segment, ffn = both.value
-    blocks = cut(compute_arrived(ffn.value, blocks, row, expert))
-    out = cut(combine(blocks, gate.weights))
-    return segment.run(weights, stream, gate.hidden, out, span, pasts)
+@partial(jax.jit, static_argnums=(0, 1), donate_argnames="pasts")
+def _run(
+    segment: Interned[Segment],
+    ffn: Interned[FfnSpec] | None,
+    weights: SegmentWeights,
+    start: AtGate,
+    left: Left,
+    span: Span,
+    pasts: Pasts,
+) -> SegmentOutput:
+    if isinstance(left, ExpertsOut):
+        out = left.out
+    else:
+        assert ffn is not None
+        out = finish_layer(ffn.value, start.blocks, start.gate.weights, left)
+    return segment.value.run(weights, segment.value.finish(weights, start, out), span, pasts)

@@ -17,8 +17,7 @@ from specmd_jax.models import Decoder, Gate, KvCache
 from specmd_jax.models.forward import Structure
 from specmd_jax.models.layers.kv_cache import Remembered, Span
 from specmd_jax.runtime.gates.message import MessageLayout
-from specmd_jax.runtime.gates.scores import foresee
-from specmd_jax.runtime.offload.ffn import FfnSpec, compute_all, cut
+from specmd_jax.runtime.offload.ffn import FfnSpec, InSlots, barrier, finish_layer, lay_out
 from specmd_jax.runtime.offload.pages import Memory
 
 
@@ -58,26 +57,20 @@ def run_whole(
     """
     decoder: Decoder = structure.module(weights)
     all_experts = jnp.ones(pages.shape[1], bool)
-    stream, kept, streams, gates = cut(decoder.embed(tokens)), [], [], []
-    for index, layer in enumerate(decoder.layers):
-        stream, remembered, gate = cut(layer.attend(stream, span, pasts[index]))
-        kept.append(remembered)
-        if gate is None:
-            continue
-        here = jnp.maximum(pages[len(gates)], 0)[:, None]
-        out = compute_all(ffn.value, gate, slots, here, all_experts)
-        streams.append(stream)
-        gates.append(gate)
-        stream = cut(layer.finish(stream, gate.hidden, out))
-    after = KvCache(tuple(kept), span.after(tokens.shape[1]))
-    stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *gates)
-    messages = _messages(decoder, gates, layout)
-    return WholePass(decoder.unembed(stream), after, jnp.stack(streams), stacked, messages)
 
+    def serve(
+        streams: tuple[Array, ...], layer: int, stream: Float[Array, "B S H"], gate: Gate
+    ) -> tuple[tuple[Array, ...], Float[Array, "T H"]]:
+        left = InSlots(slots, jnp.maximum(pages[layer], 0)[:, None], all_experts)
+        out = finish_layer(ffn.value, barrier(lay_out(gate)), gate.weights, left)
+        return (*streams, stream), out
 
-def _messages(decoder: Decoder, gates: list[Gate], layout: MessageLayout) -> Int[Array, "L T M"]:
-    foreseen = [None] * len(gates)
-    if layout.lookahead:
-        hidden = [gate.hidden for gate in gates]
-        foreseen = list(foresee(decoder, hidden, layout.lookahead).swapaxes(0, 1))
-    return jnp.stack([layout.write(*pair) for pair in zip(gates, foreseen, strict=True)])
+    none: tuple[Array, ...] = ()
+    done, streams = decoder.run(tokens, KvCache(pasts, span), serve, none, barrier)
+    assert done.cache is not None
+    messages = [
+        layout.write(gate, decoder.blocks_after(layer, layout.lookahead))
+        for layer, gate in enumerate(done.gates)
+    ]
+    gates = jax.tree.map(lambda *parts: jnp.stack(parts), *done.gates)
+    return WholePass(done.logits, done.cache, jnp.stack(streams), gates, jnp.stack(messages))

@@ -1,5 +1,6 @@
 """What a gate tells the host, in one array: bringing several over takes as many times as long."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -8,7 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from specmd_jax.models import Gate
+from specmd_jax.models.decoder import MoeBlock
 from specmd_jax.runtime.gates.gate_events import GateChoices
+from specmd_jax.runtime.gates.scores import foresee
 
 Messages = Int[Array | np.ndarray, "_ T M"]  # of some layers; on the device, or on the host
 
@@ -33,17 +36,18 @@ class MessageLayout(NamedTuple):
         """M."""
         return 2 * self.top_k + self.num_experts * (self.scores + self.lookahead)
 
-    def write(self, gate: Gate, foreseen: Float[Array, "T D N"] | None) -> Int[Array, "T M"]:
+    def write(self, gate: Gate, ahead: Sequence[MoeBlock]) -> Int[Array, "T M"]:
         """Returns the message of a gate; to be traced.
 
         Args:
           gate: which chose.
-          foreseen: shares of the experts of the layers ahead; None without lookahead.
+          ahead: the blocks of as many layers ahead as there are, see `foresee`.
         """
         numbers = [gate.weights]
         if self.scores:
             numbers.append(gate.logits)
-        if foreseen is not None:
+        if self.lookahead:
+            foreseen = foresee(ahead, gate, self.lookahead)
             numbers.append(foreseen.reshape(foreseen.shape[0], -1))
         bits = [jax.lax.bitcast_convert_type(part, jnp.int32) for part in numbers]
         return jnp.concatenate([gate.ids, *bits], axis=1)

@@ -33,44 +33,43 @@ class PassRecord(NamedTuple):
 
 def see(decoder: Decoder, gates: Sequence[Gate], options: RecordOptions) -> PassRecord:
     """Returns what is wanted of the gates of a pass; to be traced into its program."""
-    hidden = [gate.hidden for gate in gates]
     return PassRecord(
         jnp.stack([gate.ids for gate in gates], axis=1).astype(jnp.int16),
         jnp.stack([gate.weights for gate in gates], axis=1),
         jnp.stack([gate.logits for gate in gates], axis=1) if options.scores else None,
-        foresee(decoder, hidden, options.lookahead) if options.lookahead else None,
+        _foresee_all(decoder, gates, options.lookahead) if options.lookahead else None,
     )
 
 
-def foresee(
-    decoder: Decoder, hidden: Sequence[Float[Array, "T H"]], lookahead: int
-) -> Float[Array, "T L D N"]:
-    """Returns what the gates of the next layers make of the hidden state at each gate.
+def foresee(ahead: Sequence[MoeBlock], gate: Gate, lookahead: int) -> Float[Array, "T D N"]:
+    """Returns what the gates of the next layers make of the hidden state at one gate.
 
     Source: Eliseev & Mazur 2023 (arXiv 2312.17238, §3.2): residual streams change slowly.
 
     Args:
-      decoder: whose gates are choices.
-      hidden: at the gate of each MoE layer.
+      ahead: the MoE blocks of the next layers: D, or fewer where the model ends.
+      gate: at which the hidden state is.
       lookahead: layers ahead, D.
 
     Returns:
-      Entry [t, l, d]: shares of the experts of layer l + 1 + d; zeros past the last layer.
+      Entry [t, d]: shares of the experts 1 + d layers ahead; zeros past the last layer.
     """
-    blocks = [layer.moe for layer in decoder.layers if layer.has_experts]
-    nothing = jnp.zeros((hidden[0].shape[0], decoder.config.spec.num_experts), jnp.float32)
+    shares = [_shares(block, gate.hidden) for block in ahead]
+    past_end = [jnp.zeros_like(gate.logits)] * (lookahead - len(shares))
+    return jnp.stack([*shares, *past_end], axis=1)
 
-    def foreseen(layer: int, target: int) -> Float[Array, "T N"]:
-        return ask_gate(blocks[target], hidden[layer]) if target < len(blocks) else nothing
 
+def _foresee_all(
+    decoder: Decoder, gates: Sequence[Gate], lookahead: int
+) -> Float[Array, "T L D N"]:
     by_layer = [
-        jnp.stack([foreseen(layer, layer + 1 + d) for d in range(lookahead)], axis=1)
-        for layer in range(len(blocks))
+        foresee(decoder.blocks_after(layer, lookahead), gate, lookahead)
+        for layer, gate in enumerate(gates)
     ]
     return jnp.stack(by_layer, axis=1)
 
 
-def ask_gate(block: MoeBlock, hidden: Float[Array, "T H"]) -> Float[Array, "T N"]:
+def _shares(block: MoeBlock, hidden: Float[Array, "T H"]) -> Float[Array, "T N"]:
     """Returns the shares of the experts that a gate would choose by a hidden state."""
     router = block.config.router
     bias = block.correction[...] if router.kind == "sigmoid" else None

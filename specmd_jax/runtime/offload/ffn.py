@@ -6,10 +6,11 @@ lie: the same bits come out as with every expert on the device.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from specmd_jax.core.interned import Interned
@@ -38,39 +39,38 @@ class Blocks(NamedTuple):
     rows: Rows
 
 
+class InSlots(NamedTuple):
+    """What is left to compute of a layer: experts that are in slots."""
+
+    memory: Memory
+    pages: Int[Array | np.ndarray, "N pages"]  # of each expert
+    due: Bool[Array | np.ndarray, " N"]
+
+
+class InRow(NamedTuple):
+    """What is left to compute of a layer: one expert, in the row in which it arrived."""
+
+    row: Shaped[Array | np.ndarray, " P"]
+    expert: Int[Array | np.ndarray, ""] | np.int32
+
+
 def lay_out(gate: Gate) -> Blocks:
     """Returns the rows of a layer with nothing computed; to be traced."""
     plan = plan_blocks(gate.ids, gate.logits.shape[-1])
     return Blocks(plan, lay_out_rows(gate.hidden, plan))
 
 
-def compute_resident(
-    spec: FfnSpec,
-    blocks: Blocks,
-    memory: Memory,
-    pages: Int[Array, "N pages"],
-    due: Bool[Array, " N"],
-) -> Blocks:
-    """Returns the blocks with those of experts in slots computed; to be traced.
-
-    Args:
-      way: how they are.
-      blocks: of the layer.
-      memory: of the slots.
-      pages: of each expert.
-      due: the experts to compute.
-    """
+def compute_resident(spec: FfnSpec, blocks: Blocks, left: InSlots) -> Blocks:
+    """Returns the blocks with those of experts in slots computed; to be traced."""
     expert = blocks.plan.expert
-    weights = read(spec.packing, memory, pages[expert])
-    return _compute(spec, blocks, due[expert], weights)
+    weights = read(spec.packing, left.memory, jnp.asarray(left.pages)[expert])
+    return _compute(spec, blocks, jnp.asarray(left.due)[expert], weights)
 
 
-def compute_arrived(
-    spec: FfnSpec, blocks: Blocks, row: Shaped[Array, " P"], expert: Int[Array, ""]
-) -> Blocks:
+def compute_arrived(spec: FfnSpec, blocks: Blocks, left: InRow) -> Blocks:
     """Returns the blocks with those of one expert computed, from where it arrived; traced."""
-    weights = arrived(spec.packing, row, blocks.plan.expert.shape[0])
-    return _compute(spec, blocks, blocks.plan.expert == expert, weights)
+    weights = arrived(spec.packing, left.row, blocks.plan.expert.shape[0])
+    return _compute(spec, blocks, blocks.plan.expert == left.expert, weights)
 
 
 def combine(blocks: Blocks, weights: Float[Array, "T K"]) -> Float[Array, "T H"]:
@@ -92,66 +92,64 @@ def _compute(
 def arrive(
     spec: FfnSpec,
     blocks: Blocks,
-    row: Shaped[Array, " P"],
-    expert: Int[Array, ""],
+    left: InRow,
     memory: Memory | None,
-    pages: Int[Array, " pages"] | None,
+    pages: Int[Array | np.ndarray, " pages"] | None,
 ) -> tuple[Blocks, Memory | None]:
     """Returns the blocks with those of an arrived expert computed, and the slots with it; traced.
 
     Args:
-      way: how it is read and computed.
+      spec: how it is read and computed.
       blocks: of the layer.
-      row: in which it arrived.
-      expert: its number.
+      left: the expert.
       memory: of the slots; None: it is not kept.
       pages: of the expert.
     """
-    blocks = compute_arrived(spec, blocks, row, expert)
+    blocks = compute_arrived(spec, blocks, left)
     if memory is None or pages is None:
         return blocks, memory
-    return blocks, written(spec.packing, memory, row, pages)
+    return blocks, written(spec.packing, memory, left.row, jnp.asarray(pages))
 
 
-def compute_all(
-    spec: FfnSpec,
-    gate: Gate,
-    memory: Memory,
-    pages: Int[Array, "N pages"],
-    due: Bool[Array, " N"],
+def finish_layer(
+    spec: FfnSpec, blocks: Blocks, weights: Float[Array, "T K"], left: InSlots | InRow
 ) -> Float[Array, "T H"]:
-    """Returns what a layer's experts make of its tokens if all of them are in slots; traced.
+    """Returns what a layer's experts make of its tokens; to be traced.
 
-    The same as laying out, computing and combining one after the other, to the last bit.
+    The same as computing and combining one after the other, to the last bit.
+
+    Args:
+      spec: how those that are left are read and computed.
+      blocks: of the layer, all computed but theirs.
+      weights: of each token's choice.
+      left: which they are, and where.
     """
-    return compute_rest(spec, cut(lay_out(gate)), gate.weights, memory, pages, due)
+    if isinstance(left, InSlots):
+        computed = compute_resident(spec, blocks, left)
+    else:
+        computed = compute_arrived(spec, blocks, left)
+    return barrier(combine(barrier(computed), weights))
 
 
-def compute_rest(
-    spec: FfnSpec,
-    blocks: Blocks,
-    weights: Float[Array, "T K"],
-    memory: Memory,
-    pages: Int[Array, "N pages"],
-    due: Bool[Array, " N"],
-) -> Float[Array, "T H"]:
-    """Returns what a layer's experts make of its tokens if those left are in slots; traced."""
-    return cut(combine(cut(compute_resident(spec, blocks, memory, pages, due)), weights))
-
-
-cut = jax.lax.optimization_barrier  # where programs of their own would be cut
+barrier = jax.lax.optimization_barrier  # where programs of their own would be cut
 
 lay_out_now = jax.jit(lay_out)
 combine_now = jax.jit(combine)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
-def compute_resident_now(ffn: Interned[FfnSpec], *args: Any) -> Blocks:
+def compute_resident_now(ffn: Interned[FfnSpec], blocks: Blocks, left: InSlots) -> Blocks:
     """See `compute_resident`; the memory of the blocks is reused."""
-    return compute_resident(ffn.value, *args)
+    return compute_resident(ffn.value, blocks, left)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=(1, 4))
-def arrive_now(ffn: Interned[FfnSpec], *args: Any) -> tuple[Blocks, Memory | None]:
+@partial(jax.jit, static_argnums=0, donate_argnums=(1, 3))
+def arrive_now(
+    ffn: Interned[FfnSpec],
+    blocks: Blocks,
+    left: InRow,
+    memory: Memory | None,
+    pages: Int[Array | np.ndarray, " pages"] | None,
+) -> tuple[Blocks, Memory | None]:
     """See `arrive`; the memory of the blocks and of the slots is reused."""
-    return arrive(ffn.value, *args)
+    return arrive(ffn.value, blocks, left, memory, pages)

@@ -1,7 +1,6 @@
 """Experts computed on the host, where their weights are: Fiddler's answer to a miss."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from specmd_jax.core.interned import Interned
 from specmd_jax.models.config import Activation
-from specmd_jax.runtime.offload.ffn import Blocks, FfnSpec, compute_arrived
+from specmd_jax.runtime.offload.ffn import Blocks, FfnSpec, InRow, compute_arrived
 from specmd_jax.runtime.offload.store import ExpertStore
 
 Hosted = tuple[Float[Array, "blocks rows H"], Bool[np.ndarray, " N"]]  # and whose blocks they are
@@ -33,7 +32,7 @@ class HostExperts:
         there = jax.device_put(blocks, self._host)
         for expert in np.flatnonzero(experts):
             row = np.asarray(self._store[0, layer, int(expert)])
-            there = _compute(self._ffn, there, row, np.int32(expert))
+            there = _compute(self._ffn, there, InRow(row, np.int32(expert)))
         return there.rows.out, experts
 
     def merge(self, blocks: Blocks, hosted: Hosted | None) -> Blocks:
@@ -46,8 +45,8 @@ class HostExperts:
 
 
 @partial(jax.jit, static_argnums=0)
-def _compute(ffn: Interned[FfnSpec], *args: Any) -> Blocks:
-    return compute_arrived(ffn.value, *args)
+def _compute(ffn: Interned[FfnSpec], blocks: Blocks, left: InRow) -> Blocks:
+    return compute_arrived(ffn.value, blocks, left)
 
 
 @jax.jit

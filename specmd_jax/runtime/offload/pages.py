@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, Integer, Shaped
 
 from specmd_jax.core.interned import Interned
@@ -36,7 +37,7 @@ def allot(packings: tuple[Packing, ...], num_pages: int, size: int) -> Memory:
 def written(
     packing: Packing,
     memory: Memory,
-    row: Shaped[Array, " P"],
+    row: Shaped[Array | np.ndarray, " P"],
     pages: Integer[Array, " pages"],
 ) -> Memory:
     """Returns the memory with a row written to some pages; to be traced."""
@@ -81,7 +82,7 @@ def read(packing: Packing, memory: Memory, pages: Int[Array, "blocks pages"]) ->
     return Weights(in_buffers, as_stack(memory, packing.compute), pages[:, 0])
 
 
-def arrived(packing: Packing, row: Shaped[Array, " P"], blocks: int) -> Weights:
+def arrived(packing: Packing, row: Shaped[Array | np.ndarray, " P"], blocks: int) -> Weights:
     """Returns the weights of one expert, in the row it arrived in, for every block; traced."""
     parts = packing.parts(row)
     expert = packing.to_compute(parts)

@@ -54,7 +54,7 @@ class Packing:
         rows.flags.writeable = False
         return rows
 
-    def parts(self, row: Shaped[Array, " P"]) -> ExpertWeights | PackedExpert:
+    def parts(self, row: Shaped[Array | np.ndarray, " P"]) -> ExpertWeights | PackedExpert:
         """Returns the arrays that lie in a row, as they are kept; to be traced."""
         leaves, start = [], 0
         for shape, dtype in zip(self.shapes, self.dtypes, strict=True):

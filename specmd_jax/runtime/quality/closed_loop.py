@@ -19,11 +19,11 @@ from specmd_jax.models.layers.kv_cache import empty_cache
 from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
 from specmd_jax.policies.strategy import Strategy, StrategyParams
 from specmd_jax.runtime.decide.applied_choice import TokenChoice, bent_choice, computed
-from specmd_jax.runtime.gates.scores import ask_gate
+from specmd_jax.runtime.gates.scores import foresee
 from specmd_jax.simulator.cache import CacheConfig
 from specmd_jax.simulator.counts import Counts, add_pass
 from specmd_jax.simulator.state import SimState
-from specmd_jax.simulator.step import begin_pass, serve_event
+from specmd_jax.simulator.step import Service, begin_pass, serve_event
 
 Tiers = tuple[ExpertWeights, ...]  # of each MoE layer, [precisions, experts, ...]
 
@@ -105,24 +105,28 @@ def _pass(
 ) -> tuple[SimState, KvCache, Float[Array, " V"], Bool[Array, "L N"]]:
     """Runs one token through the model and its experts through the cache."""
     step, state = state.next_step, begin_pass(state)
-    stream, kept, chosen, counted = decoder.embed(token[None, None]), [], [], []
-    for index, layer in enumerate(decoder.layers):
-        stream, remembered, gate = layer.attend(stream, kv.span, kv.layers[index])
-        kept.append(remembered)
-        if gate is None:
-            continue
-        number = len(chosen)
-        event = _event(decoder, setting, gate, number, step, fresh)
+
+    def serve(
+        carried: tuple[SimState, tuple[Service, ...]],
+        layer: int,
+        stream: Float[Array, "B S H"],
+        gate: Gate,
+    ) -> tuple[tuple[SimState, tuple[Service, ...]], Float[Array, "T H"]]:
+        state, services = carried
+        event = _event(decoder, setting, gate, layer, step, fresh)
         state, service = serve_event(setting, None, None, state, event)
         used = _experts_of(decoder.config, setting, gate, service.event, service.served)
-        out = _apply(experts[number], gate.hidden, used, decoder.config)
-        stream = layer.finish(stream, gate.hidden, out)
-        chosen.append(service.event.used)
-        counted.append(service.counts)
+        out = _apply(experts[layer], gate.hidden, used, decoder.config)
+        return (state, (*services, service)), out
+
+    none: tuple[Service, ...] = ()
+    done, (state, services) = decoder.run(token[None, None], kv, serve, (state, none))
+    counted = [service.counts for service in services]
     counts: Counts = jax.tree.map(lambda *rows: jnp.stack(rows), *counted)
     state = state._replace(counts=add_pass(state.counts, counts))
-    after = KvCache(tuple(kept), kv.span.after(1))
-    return state, after, decoder.unembed(stream)[0, 0], jnp.stack(chosen)
+    assert done.cache is not None
+    chosen = jnp.stack([service.event.used for service in services])
+    return state, done.cache, done.logits[0, 0], chosen
 
 
 def _event(
@@ -141,7 +145,9 @@ def _event(
     mean = jnp.maximum(_fixed(share, ONE), 1)  # used is never weightless
     predicted = None
     if PREDICTED in reads:
-        predicted = _foreseen(decoder, setting, gate, layer)
+        lookahead = setting.strategy.lookahead
+        shares = foresee(decoder.blocks_after(layer, lookahead), gate, lookahead)
+        predicted = _fixed(shares[0], ONE)
     return Event(
         clock=step * num_layers + layer,
         step=step,
@@ -161,22 +167,7 @@ def _event(
     )
 
 
-def _foreseen(decoder: Decoder, setting: CacheConfig, gate: Gate, layer: int) -> Int[Array, "D N"]:
-    """Returns what the gates of the next layers make of this hidden state; 0 past the last."""
-    blocks = [one.moe for one in decoder.layers if one.has_experts]
-    rows = []
-    for target in range(layer + 1, layer + 1 + setting.strategy.lookahead):
-        known = target < len(blocks)
-        shares = (
-            ask_gate(blocks[target], gate.hidden)[0]
-            if known
-            else jnp.zeros(setting.shape.num_experts)
-        )
-        rows.append(_fixed(shares, ONE))
-    return jnp.stack(rows)
-
-
-def _fixed(values: Float[Array, " N"], one: int) -> Int[Array, " N"]:
+def _fixed(values: Float[Array, "*D N"], one: int) -> Int[Array, "*D N"]:
     return jnp.rint(values * one).astype(jnp.int32)
 
 
