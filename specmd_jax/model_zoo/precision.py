@@ -4,15 +4,13 @@ from typing import NamedTuple
 
 from specmd_jax.core.names import find_name
 
-GROUP = 64  # weights that share one scale in the group-wise int formats (HQQ, GPTQ, MLX)
-
 
 class Precision(NamedTuple):
     """How one weight is stored."""
 
     bits: int
     scale_bits: int = 0  # of the scale that a group shares
-    group: int = GROUP
+    group: int = 64  # weights that share one, as HQQ, GPTQ and MLX have it
     scales_included: bool = False  # the format is defined with its scales
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo import GroupedQuery, Latent, ModelSpec
+from specmd_kernels import SWIGLU, Activation
 
 QkNorm = Literal["none", "full", "head"]  # over all heads together (OLMoE), each alone (Qwen3)
 RouterKind = Literal["softmax", "top_k_softmax", "sigmoid", "sparsemixer"]
@@ -52,15 +53,6 @@ class Router:
 
 
 @dataclass(frozen=True)
-class Activation:
-    """SwiGLU, or gpt-oss's: clamped, steeper and with 1 added to the linear half."""
-
-    limit: float | None = None
-    slope: float = 1.0
-    offset: float = 0.0
-
-
-@dataclass(frozen=True)
 class DecoderConfig:
     """One decoder of any supported family. Hashable: jitted functions take it as static.
 
@@ -73,7 +65,7 @@ class DecoderConfig:
     attention: Attention
     family: str = "olmoe"  # Hugging Face's model_type: names the tensors of a checkpoint
     router: Router = field(default_factory=Router)
-    activation: Activation = field(default_factory=Activation)
+    activation: Activation = SWIGLU
     layer_norm: bool = False  # norms subtract the mean and have a bias (Phi-3.5-MoE)
     norm_eps: float = 1e-5
     shared_gate: bool = False  # a sigmoid weighs the shared experts (Qwen)

@@ -11,9 +11,9 @@ import pytest
 from flax import nnx
 
 from specmd_jax.models import ExpertWeights, empty_cache, resident, trainable
-from specmd_jax.models.config import Activation
 from specmd_jax.models.experts.dispatch import all_blocks, in_blocks
 from specmd_jax.models.experts.weights import apply_expert
+from specmd_kernels import Activation
 from tests.models.small import CONFIG, differ, small_decoder, tokens
 
 EXACT = 1e-5  # of logits around 2, in float32

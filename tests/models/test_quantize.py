@@ -17,8 +17,8 @@ from hypothesis.extra.numpy import arrays
 from specmd_jax.core.errors import InputError
 from specmd_jax.model_zoo import MODELS, ModelSpec, get_model
 from specmd_jax.models import ExpertWeights, PackedExpert, apply_expert, dequantize, quantize
-from specmd_jax.models.config import Activation
 from specmd_jax.models.experts.quantize import PRECISIONS
+from specmd_kernels import Activation
 
 GROUP = 64
 BITS = {"int8": 8, "int4": 4, "int2": 2}

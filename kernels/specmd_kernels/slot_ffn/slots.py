@@ -6,7 +6,7 @@ of a group holds its weights r, r + 8 b, r + 16 b, ..., the first in the lowest 
 moves whole rows, never lanes.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,7 @@ def unpack(
 def matrix(
     weights: Shaped[Array, "*many rows out"],
     scales: Float[Array, "*many groups out"] | None,
-    dtype: jnp.dtype,
+    dtype: Any,
 ) -> Float[Array, "*many in out"]:
     """Returns weights, packed or not, as what a matrix product takes."""
     return (weights if scales is None else unpack(weights, scales)).astype(dtype)

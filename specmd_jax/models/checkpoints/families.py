@@ -14,8 +14,9 @@ from specmd_jax.core.schema import read_record
 from specmd_jax.model_zoo import GroupedQuery, Latent, ModelSpec, from_config
 from specmd_jax.model_zoo.hf_config import config_file, read_config
 from specmd_jax.models.checkpoints.decoder_schema import DecoderRecord
-from specmd_jax.models.config import Activation, Attention, DecoderConfig, Rope, Router
+from specmd_jax.models.config import Attention, DecoderConfig, Rope, Router
 from specmd_jax.models.layers.hf_rope import read_rope, softmax_correction
+from specmd_kernels import Activation
 
 
 def from_hf(config: Mapping[str, Any] | str | Path) -> DecoderConfig:

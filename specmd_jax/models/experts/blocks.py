@@ -12,11 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from specmd_jax.models.config import Activation
 from specmd_jax.models.experts.quantize import PackedExpert
 from specmd_jax.models.experts.weights import ExpertWeights, apply_expert
-from specmd_kernels import Activation as KernelActivation
-from specmd_kernels import Implementation, Slots, preferred, slot_ffn
+from specmd_kernels import Activation, Implementation, Slots, preferred, slot_ffn
 
 
 class Weights(NamedTuple):
@@ -87,7 +85,7 @@ def _by_kernel(
         wanted,
         jnp.ones(wanted.shape, jnp.float32),
         stack,
-        activation=KernelActivation(activation.limit, activation.slope, activation.offset),
+        activation=activation,
         implementation=kernel,
     )
     return jnp.where(due[:, None, None], made.reshape(rows.out.shape), rows.out)

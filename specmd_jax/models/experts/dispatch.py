@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from specmd_jax.models.config import Activation
 from specmd_jax.models.experts.blocks import Rows, Weights, as_stack, fill_blocks
 from specmd_jax.models.experts.weights import ExpertWeights, apply_expert
-from specmd_kernels import Implementation
+from specmd_kernels import Activation, Implementation
 
 LEAST_BLOCK, BLOCK = 8, 64  # rows of one expert that are computed together
 

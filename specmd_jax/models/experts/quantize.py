@@ -20,8 +20,8 @@ from jaxtyping import Array, BFloat16, Float, Shaped, UInt8
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.names import find_name
-from specmd_jax.model_zoo.precision import GROUP
 from specmd_jax.models.experts.weights import ExpertWeights
+from specmd_kernels.slot_ffn.slots import GROUP, matrix
 
 _FLOATS = {"fp32": np.float32, "bf16": ml_dtypes.bfloat16}
 _INTS = {"int8": 8, "int4": 4, "int2": 2}  # bits a weight
@@ -85,10 +85,15 @@ def dequantize(packed: PackedExpert, dtype: Any) -> ExpertWeights:
       dtype: of the weights and biases.
     """
     return ExpertWeights(
-        _unpacked(packed.gate_up, dtype),
-        _unpacked(packed.down, dtype),
+        _floats(packed.gate_up, dtype),
+        _floats(packed.down, dtype),
         *_cast(packed[2:], dtype),
     )
+
+
+def _floats(packed: PackedMatrix, dtype: Any) -> Float[Array, "*many in out"]:
+    codes, scales = jax.tree.map(jnp.asarray, packed)
+    return matrix(codes, scales, dtype)
 
 
 def _cast(biases: Any, dtype: Any) -> Any:
@@ -135,17 +140,3 @@ def _rounded_up(scale: Shaped[np.ndarray, " out"]) -> Float[np.ndarray, " out"]:
     """Returns the least bfloat16 values that are not below: a peak then lies within the steps."""
     bits = scale.astype(np.float32).view(np.uint32)
     return ((bits + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32)
-
-
-def _unpacked(matrix: PackedMatrix, dtype: Any) -> Float[Array, "*many in out"]:
-    if matrix.scales is None:
-        return jnp.asarray(matrix.codes, dtype)
-    *many, groups, outputs = matrix.scales.shape
-    size = matrix.codes.shape[-2] // groups  # bytes of a group and column
-    bits = 8 * size // GROUP
-    shifts = jnp.arange(0, 8, bits, dtype=jnp.uint8)[:, None, None]
-    parts = jnp.asarray(matrix.codes).reshape(*many, groups, 1, size, outputs) >> shifts
-    codes = (parts & (2**bits - 1)).reshape(*many, groups, GROUP, outputs)
-    levels = codes.astype(jnp.float32) - (2 ** (bits - 1) - 0.5)
-    scales = jnp.asarray(matrix.scales, jnp.float32)[..., None, :]
-    return (levels * scales).reshape(*many, groups * GROUP, outputs).astype(dtype)

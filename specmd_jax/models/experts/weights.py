@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from specmd_jax.models.config import Activation, DecoderConfig
-from specmd_jax.models.layers.feed_forward import gated
+from specmd_jax.models.config import DecoderConfig
+from specmd_kernels import Activation
 
 
 class ExpertWeights(NamedTuple):
@@ -54,7 +54,7 @@ def apply_expert(
     if expert.gate_up_bias is not None:
         inner = inner + expert.gate_up_bias
     gate, up = jnp.split(inner, 2, axis=-1)
-    out = gated(gate, up, activation) @ expert.down
+    out = activation(gate, up) @ expert.down
     return out if expert.down_bias is None else out + expert.down_bias
 
 

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from specmd_jax.models.config import Activation
 from specmd_jax.models.layers.attention import linear
 
 
@@ -20,16 +19,3 @@ class FeedForward(nnx.Module):
     def __call__(self, hidden: Float[Array, "*rows H"]) -> Float[Array, "*rows H"]:
         """Returns what the block adds to the residual stream."""
         return self.down(jax.nn.silu(self.gate(hidden)) * self.up(hidden))
-
-
-def gated(
-    gate: Float[Array, "... F"], up: Float[Array, "... F"], activation: Activation
-) -> Float[Array, "... F"]:
-    """Returns the activation of a gated block: SwiGLU, or gpt-oss's with its clamps.
-
-    Source of the latter: gpt-oss's reference code and model card (arXiv 2508.10925, §2).
-    """
-    if activation.limit is not None:
-        gate = jnp.minimum(gate, activation.limit)
-        up = jnp.clip(up, -activation.limit, activation.limit)
-    return gate * jax.nn.sigmoid(activation.slope * gate) * (up + activation.offset)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int8
 
+from specmd_jax.core.arrays import precedes
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.types import Event
 from specmd_jax.models import DecoderConfig, Gate
@@ -119,16 +120,12 @@ def stand_ins(
     substituted: Bool[Array, " N"], stand_in: Bool[Array, " N"], worth: Int[Array, " N"]
 ) -> Int[Array, " N"]:
     """Returns for each expert the one that computes for it; itself unless it is substituted."""
-    left, right = _place(substituted, worth), _place(stand_in, worth)
+    left, right = _rank_among(substituted, worth), _rank_among(stand_in, worth)
     pairs = substituted[:, None] & stand_in[None, :] & (left[:, None] == right[None, :])
     itself = jnp.arange(worth.shape[0])
     return jnp.where(pairs.any(axis=1), jnp.argmax(pairs, axis=1), itself)
 
 
-def _place(members: Bool[Array, " N"], worth: Int[Array, " N"]) -> Int[Array, " N"]:
+def _rank_among(members: Bool[Array, " N"], worth: Int[Array, " N"]) -> Int[Array, " N"]:
     """Returns how many members rank before each expert: by worth, then by id."""
-    ids = jnp.arange(worth.shape[0])
-    ahead = (worth[None, :] > worth[:, None]) | (
-        (worth[None, :] == worth[:, None]) & (ids[None, :] < ids[:, None])
-    )
-    return jnp.sum(ahead & members[None, :], axis=1)
+    return jnp.sum(precedes(worth) & members[None, :], axis=1)

@@ -14,14 +14,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from specmd_jax.core.interned import Interned
-from specmd_jax.models.config import Activation
 from specmd_jax.models.decoder import Gate
 from specmd_jax.models.experts.blocks import Rows, Weights, fill_blocks
 from specmd_jax.models.experts.dispatch import BlockPlan, combine_blocks, plan_blocks
 from specmd_jax.models.experts.dispatch import lay_out as lay_out_rows
 from specmd_jax.runtime.offload.pages import Memory, arrived, read, written
 from specmd_jax.runtime.offload.store import Packing
-from specmd_kernels import Implementation
+from specmd_kernels import Activation, Implementation
 
 
 class FfnSpec(NamedTuple):

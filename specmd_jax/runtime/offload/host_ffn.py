@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from specmd_jax.core.interned import Interned
-from specmd_jax.models.config import Activation
 from specmd_jax.runtime.offload.ffn import Blocks, FfnSpec, InRow, compute_arrived
 from specmd_jax.runtime.offload.store import ExpertStore
+from specmd_kernels import Activation
 
 Hosted = tuple[Float[Array, "blocks rows H"], Bool[np.ndarray, " N"]]  # and whose blocks they are
 
