@@ -7,8 +7,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int32, Integer
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.core.types import LOGIT_ONE, NEVER, ONE, Events
+from specmd_jax.core.types import NEVER, ONE, Events
 from specmd_jax.policies.base import LOGITS, NEXT_USE, PREDICTED, PROBS, UPCOMING
+from specmd_jax.simulator.gate_arithmetic import (
+    count_demand,
+    fixed_shares,
+    mean_logits,
+    mean_probs,
+)
 from specmd_jax.traces.trace import PAD, PREFILL, Trace
 
 LOGIT_LIMIT = 1 << 12  # logits beyond this are no router's: the fixed point would overflow
@@ -70,19 +76,13 @@ def _demand(
 ) -> tuple[Integer[np.ndarray, "P L N"], Integer[np.ndarray, "P L N"]]:
     """Returns the tokens routed to each expert, and its mean gate weight in fixed point."""
     layers, experts = trace.shape.num_layers, trace.num_experts
-    size = trace.num_passes * layers * experts
     chosen = trace.experts != PAD
     row = trace.step[:, None].astype(np.int64) * layers + np.arange(layers)
     place = (row[:, :, None] * experts + trace.experts)[chosen]
-    routed = np.bincount(place, minlength=size)
     weights = _gate_weights(trace, chosen)[chosen]
-    summed = np.bincount(place, weights=weights, minlength=size)
-    shape = (trace.num_passes, layers, experts)
     tokens = np.bincount(trace.step, minlength=trace.num_passes)
-    routed = routed.reshape(shape)
-    gate = np.rint(summed.reshape(shape) / tokens[:, None, None] * ONE).astype(np.int64)
-    gate = np.where(routed > 0, np.maximum(gate, 1), 0)  # used is never weightless
-    return routed, gate
+    shape = (trace.num_passes, layers, experts)
+    return count_demand(place, weights, tokens[:, None, None], shape)
 
 
 def _gate_weights(trace: Trace, chosen: Bool[np.ndarray, "T L K"]) -> Float[np.ndarray, "T L K"]:
@@ -141,15 +141,13 @@ def upcoming(used: Bool[np.ndarray, "P L N"], lookahead: int) -> Bool[np.ndarray
 def _predicted(trace: Trace, lookahead: int) -> Integer[np.ndarray, "P L D N"]:
     """Returns the highest probability that any token of the pass foresaw, in fixed point."""
     assert trace.predicted is not None
-    scaled = np.rint(trace.predicted[:, :, :lookahead].astype(np.float64) * ONE)
-    fixed = scaled.astype(np.int64)
+    fixed = fixed_shares(trace.predicted[:, :, :lookahead])
     if fixed.max(initial=0) > ONE:
         raise InputError(
             f"a predicted probability is {fixed.max() / ONE:.3g}: predictions must lie in 0..1, "
             "so record the softmax of the gate, not its logits"
         )
-    first_rows = np.flatnonzero(np.diff(trace.step, prepend=-1))
-    return np.maximum.reduceat(fixed, first_rows, axis=0)
+    return np.maximum.reduceat(fixed, _first_rows(trace), axis=0)
 
 
 def _logits(trace: Trace) -> Float[np.ndarray, "T L N"]:
@@ -164,20 +162,15 @@ def _mean_logits(trace: Trace) -> Integer[np.ndarray, "P L N"]:
             f"a router logit is {np.abs(logits).max():.3g}, beyond {LOGIT_LIMIT}: "
             "record the logits that go into the softmax"
         )
-    return np.rint(_mean(trace, logits) * LOGIT_ONE).astype(np.int64)
+    return mean_logits(logits, _first_rows(trace))
 
 
 def _mean_probs(trace: Trace) -> Integer[np.ndarray, "P L N"]:
-    logits = _logits(trace)
-    grown = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probs = grown / grown.sum(axis=-1, keepdims=True)
-    return np.rint(_mean(trace, probs) * ONE).astype(np.int64)
+    return mean_probs(_logits(trace), _first_rows(trace))
 
 
-def _mean(trace: Trace, values: Float[np.ndarray, "T L N"]) -> Float[np.ndarray, "P L N"]:
-    first_rows = np.flatnonzero(np.diff(trace.step, prepend=-1))
-    tokens = np.diff(first_rows, append=trace.num_tokens)
-    return np.add.reduceat(values, first_rows, axis=0) / tokens[:, None, None]
+def _first_rows(trace: Trace) -> Integer[np.ndarray, " P"]:
+    return np.flatnonzero(np.diff(trace.step, prepend=-1))
 
 
 def _compact(values: np.ndarray) -> np.ndarray:

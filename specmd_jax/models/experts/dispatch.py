@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from specmd_jax.models.experts.blocks import Rows, Weights, as_stack, fill_blocks
 from specmd_jax.models.experts.weights import ExpertWeights, apply_expert
 from specmd_kernels import Activation, Implementation
+from specmd_kernels.slot_ffn.plan import make_plan
 
 LEAST_BLOCK, BLOCK = 8, 64  # rows of one expert that are computed together
 
@@ -78,24 +79,8 @@ def plan_blocks(ids: Int[Array, "T K"], num_experts: int) -> BlockPlan:
     if pairs <= num_experts:
         return _plan_pairs(ids)
     block = min(max(pairs // num_experts, LEAST_BLOCK), BLOCK, tokens)  # few rows, little padding
-    blocks = min(num_experts, pairs) + pairs // block  # enough, however the rows fall
-    expert = jnp.where(ids < 0, num_experts, ids).reshape(-1)  # no expert sorts last
-    order = jnp.argsort(expert, stable=True)
-    counts = jnp.bincount(expert, length=num_experts + 1)[:num_experts]
-    ends = jnp.cumsum(-(-counts // block))  # blocks up to and with each expert
-    first_row = jnp.append((ends - -(-counts // block)) * block, blocks * block)
-    rank = jnp.arange(pairs) - jnp.append(jnp.cumsum(counts) - counts, 0)[expert[order]]
-    row = jnp.minimum(first_row[expert[order]] + rank, blocks * block)
-    source = jnp.full(blocks * block, tokens, jnp.int32)
-    source = source.at[row].set((order // top_k).astype(jnp.int32), mode="drop")
-    return BlockPlan(
-        source=source.reshape(blocks, block),
-        place=jnp.zeros(pairs, jnp.int32).at[order].set(row.astype(jnp.int32)).reshape(ids.shape),
-        expert=jnp.minimum(
-            jnp.searchsorted(ends, jnp.arange(blocks), side="right"), num_experts - 1
-        ),
-        used=ends[-1],
-    )
+    plan = make_plan(ids, num_experts, block)
+    return BlockPlan(plan.token, plan.place, plan.slot, plan.used)
 
 
 def _plan_pairs(ids: Int[Array, "T K"]) -> BlockPlan:

@@ -10,9 +10,17 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.core.types import LOGIT_ONE, ONE, Event
+from specmd_jax.core.types import Event
 from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
 from specmd_jax.simulator.events import LOGIT_LIMIT
+from specmd_jax.simulator.gate_arithmetic import (
+    count_demand,
+    fixed_shares,
+    mean_logits,
+    mean_probs,
+)
+
+ALL = np.zeros(1, np.intp)  # the first token of one pass that holds all
 
 
 class GateChoices(NamedTuple):
@@ -54,12 +62,13 @@ def make_events(
     logits = probs = None
     if reads & {LOGITS, PROBS}:
         assert choices.logits is not None
-        logits, probs = _scores(choices.logits[:, real].astype(np.float64))
+        scores = _checked(choices.logits[:, real].astype(np.float64))
+        logits = _one_pass(mean_logits(scores, ALL, axis=1)) if LOGITS in reads else None
+        probs = _one_pass(mean_probs(scores, ALL, axis=1)) if PROBS in reads else None
     predicted = None
     if PREDICTED in reads:
         assert choices.predicted is not None
-        shares = choices.predicted[:, real].astype(np.float64)
-        predicted = np.rint(shares * ONE).max(axis=1).astype(np.int32)
+        predicted = fixed_shares(choices.predicted[:, real]).max(axis=1).astype(np.int32)
     first = position.step * position.num_layers + position.layer
     clock = np.arange(first, first + len(routed), dtype=np.int32)
     step, layer = np.divmod(clock, np.int32(position.num_layers))
@@ -75,8 +84,8 @@ def make_events(
         "routed": routed,
         "gate": gate,
         "predicted": predicted,
-        "logits": logits if LOGITS in reads else None,
-        "probs": probs if PROBS in reads else None,
+        "logits": logits,
+        "probs": probs,
     }
     return Event._make(values.get(name) for name in Event._fields)
 
@@ -96,26 +105,15 @@ def _demand(
         raise InputError("the model computed NaN: its weights, or their precision, are at fault")
     layers = len(choices.ids)
     place = (choices.ids + num_experts * np.arange(layers)[:, None, None])[chosen]
-    size = layers * num_experts
-    routed = np.bincount(place, minlength=size).reshape(layers, num_experts)
-    summed = np.bincount(place, weights=weights, minlength=size).reshape(routed.shape)
-    gate = np.rint(summed / tokens * ONE).astype(np.int32)
-    gate = np.where(routed > 0, np.maximum(gate, 1), 0)  # used is never weightless
-    return routed.astype(np.int32), gate
+    routed, gate = count_demand(place, weights, tokens, (1, layers, num_experts))
+    return routed[0].astype(np.int32), gate[0].astype(np.int32)
 
 
-def _scores(
-    logits: Float[np.ndarray, "L T N"],
-) -> tuple[Integer[np.ndarray, "L N"], Integer[np.ndarray, "L N"]]:
-    """Returns mean logits and mean probabilities in fixed point."""
+def _checked(logits: Float[np.ndarray, "L T N"]) -> Float[np.ndarray, "L T N"]:
     if not np.abs(logits).max() < LOGIT_LIMIT:
         raise InputError(f"a router logit is {np.abs(logits).max():.3g}: no router's")
-    grown = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probs = grown / grown.sum(axis=-1, keepdims=True)
-    return _mean(logits, LOGIT_ONE), _mean(probs, ONE)
+    return logits
 
 
-def _mean(values: Float[np.ndarray, "L T N"], one: int) -> Integer[np.ndarray, "L N"]:
-    # reduceat sums row after row, as it does over a whole trace; sum() would pair them
-    summed = np.add.reduceat(values, [0], axis=1)[:, 0]
-    return np.rint(summed / values.shape[1] * one).astype(np.int32)
+def _one_pass(values: Integer[np.ndarray, "L 1 N"]) -> Integer[np.ndarray, "L N"]:
+    return values[:, 0].astype(np.int32)

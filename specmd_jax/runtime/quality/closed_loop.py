@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from specmd_jax.core.types import LOGIT_ONE, ONE, Event, ModelShape
@@ -22,6 +23,7 @@ from specmd_jax.runtime.decide.applied_choice import TokenChoice, bent_choice, c
 from specmd_jax.runtime.gates.scores import foresee
 from specmd_jax.simulator.cache import CacheConfig
 from specmd_jax.simulator.counts import Counts, add_pass
+from specmd_jax.simulator.gate_arithmetic import mean_probs
 from specmd_jax.simulator.state import SimState
 from specmd_jax.simulator.step import Service, begin_pass, serve_event
 
@@ -137,7 +139,11 @@ def _event(
     step: Int[Array, ""],
     fresh: Bool[Array, ""],
 ) -> Event:
-    """Returns what a gate asks for, in the fixed point of `simulator.events`."""
+    """Returns what a gate asks for: to the last count what `make_events` makes of one token.
+
+    What float32 holds is only scaled by a power of two, which is exact; probabilities are worked
+    out on the host, for float32 would round them otherwise.
+    """
     num_layers, num_experts, _ = setting.shape
     reads = setting.strategy.reads
     routed = jnp.zeros(num_experts, jnp.int32).at[gate.ids[0]].add(1)
@@ -163,8 +169,17 @@ def _event(
         upcoming=None,
         predicted=predicted,
         logits=_fixed(gate.logits[0], LOGIT_ONE) if LOGITS in reads else None,
-        probs=_fixed(jax.nn.softmax(gate.logits[0]), ONE) if PROBS in reads else None,
+        probs=_probs(gate.logits) if PROBS in reads else None,
     )
+
+
+def _probs(logits: Float[Array, "1 N"]) -> Int[Array, " N"]:
+    def on_host(logits: Any) -> Int[np.ndarray, " N"]:
+        whole = np.asarray(logits, np.float64)
+        return mean_probs(whole, np.zeros(1, np.intp))[0].astype(np.int32)
+
+    made = jax.ShapeDtypeStruct(logits.shape[1:], jnp.int32)
+    return jax.pure_callback(on_host, made, logits, vmap_method="sequential")
 
 
 def _fixed(values: Float[Array, "*D N"], one: int) -> Int[Array, "*D N"]:
