@@ -114,7 +114,20 @@ def small_olmoe(
     rope_theta: float = 10_000.0,
     name: str = "olmoe",
 ) -> DecoderConfig:
-    """Returns a decoder of OLMoE's architecture (arXiv 2409.02060) in sizes of one's own."""
+    """Returns a decoder of OLMoE's architecture (arXiv 2409.02060) in sizes of one's own.
+
+    Args:
+      num_hidden_layers: all of them with experts.
+      num_experts: of a layer.
+      top_k: experts a token.
+      hidden_size: of the residual stream.
+      moe_intermediate_size: width of one expert.
+      vocab_size: tokens it knows.
+      num_heads: of attention, each with keys and values of its own.
+      normalize: whether the weights of a token sum to 1.
+      rope_theta: base of the rotary frequencies.
+      name: of the model.
+    """
     head_dim = hidden_size // num_heads
     if hidden_size % num_heads or head_dim % 2:
         raise InputError(

@@ -92,6 +92,14 @@ class DecoderLayer(nnx.Module):
     """Attention, then experts or a dense block."""
 
     def __init__(self, config: DecoderConfig, index: int, dtype: jnp.dtype | type, rngs: nnx.Rngs):
+        """Draws all weights from `rngs`.
+
+        Args:
+          config: the architecture.
+          index: of the decoder layer, from 0.
+          dtype: of the weights.
+          rngs: source of the random weights.
+        """
         spec, mixer = config.spec, config.spec.layer_mixers[index]
         self.config = config
         self.attention_norm = make_norm(config, spec.hidden_size, dtype, rngs)

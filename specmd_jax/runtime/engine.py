@@ -14,9 +14,11 @@ from jaxtyping import Array, Bool, Int
 from specmd_jax.core.errors import NOT_A_NUMBER, InputError
 from specmd_jax.core.interned import Interned
 from specmd_jax.core.jit import make_room_for_programs
+from specmd_jax.model_zoo import ModelSpec
 from specmd_jax.models import Decoder, KvCache, Pass
 from specmd_jax.models.forward import take_apart
 from specmd_jax.policies.base import LOGITS, PREDICTED, PROBS
+from specmd_jax.policies.strategy import Strategy
 from specmd_jax.runtime.budget import make_budget
 from specmd_jax.runtime.decide.decisions import Decisions
 from specmd_jax.runtime.forward.pass_state import PassState
@@ -86,14 +88,8 @@ class OffloadedModel:
         self.setup = setup
         spec, strategy = self.config.spec, setup.strategy
         self.budget = make_budget(setup, store, self.config)
-        wanted = RecordOptions() if recorder is None else recorder.options
-        foreseen = strategy.lookahead if PREDICTED in strategy.reads else 0
-        self._layout = MessageLayout(
-            spec.top_k,
-            spec.num_experts,
-            wanted.scores or bool(strategy.reads & {LOGITS, PROBS}),
-            max(foreseen, wanted.lookahead),
-        )
+        recorded = RecordOptions() if recorder is None else recorder.options
+        self._layout = _layout_of(spec, strategy, recorded)
         self._segments = Segments(decoder, self._layout)
         self._whole = take_apart(decoder)
         self._decisions = Decisions(
@@ -264,6 +260,14 @@ class OffloadedModel:
         if self.recorder is not None:
             asked = self._layout.read(np.concatenate(jax.device_get(messages)))
             self.recorder.add(record_of_choices(asked, self.recorder.options))
+
+
+def _layout_of(spec: ModelSpec, strategy: Strategy, recorded: RecordOptions) -> MessageLayout:
+    """Returns what the gates have to say, for the strategy and for a recorder."""
+    foreseen = strategy.lookahead if PREDICTED in strategy.reads else 0
+    scores = recorded.scores or bool(strategy.reads & {LOGITS, PROBS})
+    lookahead = max(foreseen, recorded.lookahead)
+    return MessageLayout(spec.top_k, spec.num_experts, scores, lookahead)
 
 
 def _committed(decoder: Decoder) -> Decoder:

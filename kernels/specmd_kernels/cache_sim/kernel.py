@@ -47,6 +47,13 @@ def prepare(
 ) -> tuple[Setup, Inputs]:
     """Returns the programs of a policy and the arrays that they need.
 
+    Args:
+      policy: whose functions are traced.
+      params: of the policy, [C] along the first axis of each leaf.
+      capacity: slots of each configuration.
+      gate: of each event; positive where an expert is used.
+      whole: the width in which a kernel holds one.
+
     Raises:
       NotImplementedError: the policy does what no kernel can.
     """
@@ -117,6 +124,8 @@ def replay(
     """Serves the events from the first clock to before the second; runs in a kernel.
 
     Args:
+      setup: of the kernel.
+      clocks: of the first event, and of the one behind the last.
       inputs: capacity and params of this configuration, as numbers; references to constants.
       gate_of: the row of an event.
       state: of the policy: arrays, or Buffers, which stay where they are.

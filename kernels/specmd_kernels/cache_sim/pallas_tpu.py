@@ -29,7 +29,15 @@ def cache_sim(
     *,
     interpret: bool = False,
 ) -> Int[Array, "C L columns"]:
-    """See `api.cache_sim`; here for a batch of configurations, counts in columns."""
+    """See `api.cache_sim`; here for a batch of configurations, counts in columns.
+
+    Args:
+      policy: whose functions are traced.
+      params: of the policy, [C] along the first axis of each leaf.
+      capacity: slots of each configuration.
+      gate: of each event; positive where an expert is used.
+      interpret: run it without the device.
+    """
     passes, layers, experts = gate.shape
     setup, inputs = prepare(policy, params, capacity, gate, lambda size: size)
     rows = gate.reshape(-1, 1, experts)

@@ -13,7 +13,14 @@ from specmd_kernels.cache_sim.policy import CachePolicy, SimCounts, SimOutcome, 
 def cache_sim(
     policy: CachePolicy, params: Any, capacity: Int[Array, ""] | int, gate: Int[Array, "P L N"]
 ) -> SimCounts:
-    """See `api.cache_sim`."""
+    """See `api.cache_sim`.
+
+    Args:
+      policy: whose functions are called.
+      params: of the policy.
+      capacity: slots.
+      gate: of each event; positive where an expert is used.
+    """
     _, layers, experts = gate.shape
     counts = {name: np.zeros(layers, np.int32) for name in SimCounts._fields}
     resident: set[tuple[int, int]] = set()

@@ -43,6 +43,10 @@ def serve(
     """Returns the cache after an event, and what the policy's update is to be told.
 
     Args:
+      cache: before the event.
+      capacity: slots.
+      clock: of the event.
+      gate: of the layer; positive where an expert is used.
       score: of the policy.
       num_layers: of the model; the cache may have more rows.
     """

@@ -13,7 +13,14 @@ from specmd_kernels.cache_sim.serve import empty, serve
 def cache_sim(
     policy: CachePolicy, params: Any, capacity: Int[Array, " C"], gate: Int[Array, "P L N"]
 ) -> Int[Array, "C L columns"]:
-    """See `api.cache_sim`; here for a batch of configurations, counts in columns."""
+    """See `api.cache_sim`; here for a batch of configurations, counts in columns.
+
+    Args:
+      policy: whose functions are traced.
+      params: of the policy, [C] along the first axis of each leaf.
+      capacity: slots of each configuration.
+      gate: of each event; positive where an expert is used.
+    """
     _, layers, experts = gate.shape
     rows = gate.reshape(-1, 1, experts)
 

@@ -32,6 +32,11 @@ def run(
     """Cuts the tokens into blocks and runs the kernel on each.
 
     Args:
+      rule: top-k, top-j and normalisation.
+      scalars: the bonus of residents and the threshold of foresight.
+      logits: of the gate.
+      resident: experts that are on the device.
+      next_logits: of the next gate by the same hidden states; None: nothing is foreseen.
       rows: tokens of a block.
       whole: the width that a backend wants in place of one, N or K.
       scalar_spec: where the bonus and the threshold lie.

@@ -19,7 +19,16 @@ def gate_topk(
     *,
     interpret: bool = False,
 ) -> GateChoice:
-    """See `api.gate_topk`; `scalars` are the bonus and the threshold."""
+    """See `api.gate_topk`; `scalars` are the bonus and the threshold.
+
+    Args:
+      rule: top-k, top-j and normalisation.
+      scalars: the bonus of residents and the threshold of foresight.
+      logits: of the gate.
+      resident: experts that are on the device.
+      next_logits: of the next gate by the same hidden states; None: nothing is foreseen.
+      interpret: run it without the device.
+    """
     return run(
         rule,
         scalars,

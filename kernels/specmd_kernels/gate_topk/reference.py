@@ -13,7 +13,15 @@ def gate_topk(
     resident: Bool[Array, " N"],
     next_logits: Float[Array, "T N"] | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """See `api.gate_topk`; `scalars` are the bonus and the threshold."""
+    """See `api.gate_topk`; `scalars` are the bonus and the threshold.
+
+    Args:
+      rule: top-k, top-j and normalisation.
+      scalars: the bonus of residents and the threshold of foresight.
+      logits: of the gate.
+      resident: experts that are on the device.
+      next_logits: of the next gate by the same hidden states; None: nothing is foreseen.
+    """
     bonus, threshold = np.asarray(scalars)
     ids, weights = [], []
     for row in np.asarray(logits, np.float32):

@@ -14,7 +14,15 @@ def gate_topk(
     resident: Bool[Array, " N"],
     next_logits: Float[Array, "T N"] | None,
 ) -> GateChoice:
-    """See `api.gate_topk`; `scalars` are the bonus and the threshold."""
+    """See `api.gate_topk`; `scalars` are the bonus and the threshold.
+
+    Args:
+      rule: top-k, top-j and normalisation.
+      scalars: the bonus of residents and the threshold of foresight.
+      logits: of the gate.
+      resident: experts that are on the device.
+      next_logits: of the next gate by the same hidden states; None: nothing is foreseen.
+    """
     logits = logits.astype(jnp.float32)
     best = jax.lax.top_k(logits, rule.top_j)[1]
     leading = jnp.any(jax.nn.one_hot(best, logits.shape[1], dtype=bool), axis=1)

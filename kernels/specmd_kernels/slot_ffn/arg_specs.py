@@ -52,6 +52,8 @@ def shapes(sizes: Sizes, tokens: int, dtype: Any, bits: int | None = None) -> Ar
     """Returns the shapes of a call.
 
     Args:
+      sizes: of the model.
+      tokens: of the call.
       dtype: of hidden states, and of weights that are not packed.
       bits: of a packed weight; None for floats.
     """

@@ -26,7 +26,16 @@ def gated_product(
     experts: Slots,
     interpret: Any,
 ) -> BFloat16[Array, "blocks rows F"]:
-    """Returns activation(x @ gate, x @ up) with the expert of each block."""
+    """Returns activation(x @ gate, x @ up) with the expert of each block.
+
+    Args:
+      activation: of the experts.
+      x: rows of each block.
+      slot: of the expert of each block.
+      used: blocks to compute, the first ones.
+      experts: the buffer of slots.
+      interpret: what the call of the kernel takes.
+    """
     width = experts.gate_up.shape[2] // 2
     columns = _columns(width, (64,) if x.shape[1] > ROWS[0] else (128, 64))
     offsets = 0, width // columns
@@ -41,7 +50,15 @@ def product(
     experts: Slots,
     interpret: Any,
 ) -> BFloat16[Array, "blocks rows H"]:
-    """Returns x @ down with the expert of each block."""
+    """Returns x @ down with the expert of each block.
+
+    Args:
+      x: rows of each block.
+      slot: of the expert of each block.
+      used: blocks to compute, the first ones.
+      experts: the buffer of slots.
+      interpret: what the call of the kernel takes.
+    """
     size = experts.down.shape[2]
     columns = _columns(size, (128, 64))
     call = partial(_tiles, lambda total: total, (0,), columns, size)

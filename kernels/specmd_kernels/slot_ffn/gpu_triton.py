@@ -24,7 +24,16 @@ def gated_product(
     experts: Slots,
     interpret: Any,
 ) -> Float[Array, "blocks rows F"]:
-    """Returns activation(x @ gate, x @ up) with the expert of each block."""
+    """Returns activation(x @ gate, x @ up) with the expert of each block.
+
+    Args:
+      activation: of the experts.
+      x: rows of each block.
+      slot: of the expert of each block.
+      used: blocks to compute, the first ones.
+      experts: the buffer of slots.
+      interpret: what the call of the kernel takes.
+    """
     width = experts.gate_up.shape[2] // 2
     refs = experts.gate_up, experts.gate_up_scales, experts.gate_up_bias
     return _tiles(activation, (0, width), width, x, slot, used, refs, interpret)
@@ -37,7 +46,15 @@ def product(
     experts: Slots,
     interpret: Any,
 ) -> Float[Array, "blocks rows H"]:
-    """Returns x @ down with the expert of each block."""
+    """Returns x @ down with the expert of each block.
+
+    Args:
+      x: rows of each block.
+      slot: of the expert of each block.
+      used: blocks to compute, the first ones.
+      experts: the buffer of slots.
+      interpret: what the call of the kernel takes.
+    """
     refs = experts.down, experts.down_scales, experts.down_bias
     return _tiles(lambda total: total, (0,), experts.down.shape[2], x, slot, used, refs, interpret)
 

@@ -26,7 +26,16 @@ def slot_ffn(
     *,
     interpret: Any = False,
 ) -> Float[Array, "T H"]:
-    """See `api.slot_ffn`; `interpret` is what `pallas_call` or `plgpu.kernel` takes."""
+    """See `api.slot_ffn`; `interpret` is what `pallas_call` or `plgpu.kernel` takes.
+
+    Args:
+      activation: of the experts.
+      hidden: tokens at the gate.
+      slots: of the chosen experts, -1 for none.
+      weights: of each choice.
+      experts: the buffer of slots.
+      interpret: what `pallas_call` or `plgpu.kernel` takes.
+    """
     size, width = hidden.shape[1], experts.gate_up.shape[2] // 2
     if size % GROUP or width % GROUP:
         raise NotImplementedError(f"sizes must be multiples of {GROUP}, got {size} and {width}")

@@ -33,7 +33,16 @@ def slot_ffn(
     *,
     interpret: bool = False,
 ) -> Float[Array, "T H"]:
-    """See `api.slot_ffn`."""
+    """See `api.slot_ffn`.
+
+    Args:
+      activation: of the experts.
+      hidden: tokens at the gate.
+      slots: of the chosen experts, -1 for none.
+      weights: of each choice.
+      experts: the buffer of slots.
+      interpret: run it without the device.
+    """
     if hidden.dtype not in (jnp.float32, jnp.bfloat16):
         raise NotImplementedError(f"hidden must be float32 or bfloat16, got {hidden.dtype}")
     rows = min(MOST_ROWS, -(-hidden.shape[0] // 16) * 16)
@@ -64,28 +73,7 @@ def _blocks(
     def block(b, step, slot, used):
         return jnp.minimum(b, jnp.maximum(used[0] - 1, 0)), jnp.minimum(step, up_steps - 1), 0, 0
 
-    def whole(b, step, slot, used):
-        return slot[b], 0, 0
-
-    def up(b, step, slot, used):
-        return slot[b], jnp.minimum(step, up_steps - 1), 0
-
-    def down(b, step, slot, used):
-        return slot[b], jnp.maximum(step - up_steps, 0), 0
-
-    def spec(leaf: Array | None, steps: int, index) -> Any:
-        if leaf is None:
-            return None
-        return pl.BlockSpec((1, leaf.shape[1] // steps, leaf.shape[2]), index)
-
-    specs = Slots(
-        spec(experts.gate_up, up_steps, up),
-        spec(experts.down, down_steps, down),
-        spec(experts.gate_up_scales, 1, whole),
-        spec(experts.down_scales, 1, whole),
-        spec(experts.gate_up_bias, 1, whole),
-        spec(experts.down_bias, 1, whole),
-    )
+    specs = _weight_specs(experts, up_steps, down_steps)
     return pl.pallas_call(
         partial(_kernel, activation, up_steps, down_steps),
         grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -106,6 +94,33 @@ def _blocks(
         interpret=interpret,
         name="slot_ffn",
     )(slot, used[None], x, experts)
+
+
+def _weight_specs(experts: Slots, up_steps: int, down_steps: int) -> Slots:
+    """Returns which part of which slot a step of the grid needs."""
+
+    def whole(b, step, slot, used):
+        return slot[b], 0, 0
+
+    def up(b, step, slot, used):
+        return slot[b], jnp.minimum(step, up_steps - 1), 0
+
+    def down(b, step, slot, used):
+        return slot[b], jnp.maximum(step - up_steps, 0), 0
+
+    def spec(leaf: Array | None, steps: int, index) -> Any:
+        if leaf is None:
+            return None
+        return pl.BlockSpec((1, leaf.shape[1] // steps, leaf.shape[2]), index)
+
+    return Slots(
+        spec(experts.gate_up, up_steps, up),
+        spec(experts.down, down_steps, down),
+        spec(experts.gate_up_scales, 1, whole),
+        spec(experts.down_scales, 1, whole),
+        spec(experts.gate_up_bias, 1, whole),
+        spec(experts.down_bias, 1, whole),
+    )
 
 
 def _rows(bias: Array | None) -> Array | None:

@@ -15,7 +15,15 @@ def slot_ffn(
     weights: Float[Array, "T K"],
     experts: Slots,
 ) -> Shaped[np.ndarray, "T H"]:
-    """See `api.slot_ffn`; weights and activations are rounded to the type of `hidden`."""
+    """See `api.slot_ffn`; weights and activations are rounded to the type of `hidden`.
+
+    Args:
+      activation: of the experts.
+      hidden: tokens at the gate.
+      slots: of the chosen experts, -1 for none.
+      weights: of each choice.
+      experts: the buffer of slots.
+    """
     dtype = hidden.dtype
     total = np.zeros(hidden.shape, np.float32)
     for token, choice in np.argwhere(np.asarray(slots) >= 0):

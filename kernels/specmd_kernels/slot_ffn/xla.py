@@ -20,7 +20,15 @@ def slot_ffn(
     weights: Float[Array, "T K"],
     experts: Slots,
 ) -> Float[Array, "T H"]:
-    """See `api.slot_ffn`."""
+    """See `api.slot_ffn`.
+
+    Args:
+      activation: of the experts.
+      hidden: tokens at the gate.
+      slots: of the chosen experts, -1 for none.
+      weights: of each choice.
+      experts: the buffer of slots.
+    """
     few = is_few(slots.size, experts)
     return (by_pair if few else by_block)(activation, hidden, slots, weights, experts)
 
@@ -37,7 +45,15 @@ def by_pair(
     weights: Float[Array, "T K"],
     experts: Slots,
 ) -> Float[Array, "T H"]:
-    """Computes one pair after the other: no copy of an expert, no row of padding."""
+    """Computes one pair after the other: no copy of an expert, no row of padding.
+
+    Args:
+      activation: of the experts.
+      hidden: tokens at the gate.
+      slots: of the chosen experts, -1 for none.
+      weights: of each choice.
+      experts: the buffer of slots.
+    """
 
     def add(total: Array, pair: tuple[Array, Array, Array]) -> tuple[Array, None]:
         token, slot, weight = pair
@@ -59,7 +75,15 @@ def by_block(
     weights: Float[Array, "T K"],
     experts: Slots,
 ) -> Float[Array, "T H"]:
-    """Computes the rows of one expert together, a block at a time: each expert is read once."""
+    """Computes the rows of one expert together, a block at a time: each expert is read once.
+
+    Args:
+      activation: of the experts.
+      hidden: tokens at the gate.
+      slots: of the chosen experts, -1 for none.
+      weights: of each choice.
+      experts: the buffer of slots.
+    """
     shared = slots.size // experts.down.shape[0]  # pairs of an expert, if they spread evenly
     rows = min(max(shared, LEAST_ROWS), MOST_ROWS, hidden.shape[0])
     plan = make_plan(slots, experts.down.shape[0], rows)

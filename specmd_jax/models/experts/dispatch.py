@@ -28,6 +28,14 @@ def in_blocks(
     """Computes rows sorted by expert, block by block: for inference, in place and unpadded.
 
     Blocks that no row is in cost nothing. It has no reverse-mode derivative.
+
+    Args:
+      experts: stacked weights of the layer, [N, ...].
+      hidden: at the gate.
+      ids: chosen experts, -1 for none.
+      weights: of each, 0 for none.
+      activation: of the experts.
+      implementation: of `slot_ffn`; None: the platform's kernel, if it has one.
     """
     plan = plan_blocks(ids, experts.down.shape[0])
     rows = lay_out(hidden, plan)
@@ -51,6 +59,13 @@ def all_blocks(
     """Computes the same blocks all at once: for training, it is differentiable.
 
     No token is dropped, as MegaBlocks (arXiv 2211.15841); weights are copied once a block.
+
+    Args:
+      experts: stacked weights of the layer, [N, ...].
+      hidden: at the gate.
+      ids: chosen experts, -1 for none.
+      weights: of each, 0 for none.
+      activation: of the experts.
     """
     plan = plan_blocks(ids, experts.down.shape[0])
     chosen = jax.tree.map(lambda leaf: leaf[plan.expert], experts)

@@ -21,7 +21,15 @@ INIT = nnx.initializers.normal(0.02)
 def linear(
     inputs: int, outputs: int, dtype: jnp.dtype | type, rngs: nnx.Rngs, *, bias: bool = False
 ) -> nnx.Linear:
-    """Returns a projection, drawn from a normal distribution of deviation 0.02."""
+    """Returns a projection, drawn from a normal distribution of deviation 0.02.
+
+    Args:
+      inputs: features in.
+      outputs: features out.
+      dtype: of the weights.
+      rngs: source of the random weights.
+      bias: whether one is added, 0 at first.
+    """
     return nnx.Linear(
         inputs, outputs, use_bias=bias, kernel_init=INIT, param_dtype=dtype, rngs=rngs
     )
@@ -56,6 +64,14 @@ class GroupedQueryAttention(nnx.Module):
         dtype: jnp.dtype | type,
         rngs: nnx.Rngs,
     ):
+        """Draws all weights from `rngs`.
+
+        Args:
+          config: the architecture.
+          mixer: heads and their sizes.
+          dtype: of the weights.
+          rngs: source of the random weights.
+        """
         self.config = config
         self.mixer = mixer
         size, head = config.spec.hidden_size, mixer.head_dim

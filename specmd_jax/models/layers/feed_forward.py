@@ -12,6 +12,14 @@ class FeedForward(nnx.Module):
     """SwiGLU (arXiv 2002.05202) between two projections up and one down."""
 
     def __init__(self, size: int, width: int, dtype: jnp.dtype | type, rngs: nnx.Rngs):
+        """Draws all weights from `rngs`.
+
+        Args:
+          size: features in and out.
+          width: features between.
+          dtype: of the weights.
+          rngs: source of the random weights.
+        """
         self.gate = linear(size, width, dtype, rngs)
         self.up = linear(size, width, dtype, rngs)
         self.down = linear(width, size, dtype, rngs)

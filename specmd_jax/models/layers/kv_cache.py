@@ -70,6 +70,7 @@ def empty_cache(
     """Returns a cache for `capacity` tokens of each of `batch` sequences, padding included.
 
     Args:
+      config: of the decoder.
       padding: tokens on the left of each sequence that are not real, none by default.
       dtype: of the stored keys and values.
     """

@@ -23,6 +23,14 @@ class LatentAttention(nnx.Module):
     def __init__(
         self, config: DecoderConfig, mixer: Latent, dtype: jnp.dtype | type, rngs: nnx.Rngs
     ):
+        """Draws all weights from `rngs`.
+
+        Args:
+          config: the architecture.
+          mixer: heads and ranks.
+          dtype: of the weights.
+          rngs: source of the random weights.
+        """
         self.config = config
         self.mixer = mixer
         size, heads, bias = config.spec.hidden_size, mixer.num_heads, config.attention.qkv_bias

@@ -9,7 +9,14 @@ from specmd_jax.models.config import DecoderConfig
 def make_norm(
     config: DecoderConfig, size: int, dtype: jnp.dtype | type, rngs: nnx.Rngs
 ) -> nnx.Module:
-    """Returns the norm that `config` asks for, over the last axis of `size`."""
+    """Returns the norm that `config` asks for, over the last axis of `size`.
+
+    Args:
+      config: the architecture.
+      size: of the last axis.
+      dtype: of the weights.
+      rngs: source of the random weights.
+    """
     if config.layer_norm:
         return nnx.LayerNorm(
             size, epsilon=config.norm_eps, use_fast_variance=False, param_dtype=dtype, rngs=rngs
@@ -18,5 +25,12 @@ def make_norm(
 
 
 def rms_norm(size: int, eps: float, dtype: jnp.dtype | type, rngs: nnx.Rngs) -> nnx.RMSNorm:
-    """Returns an RMSNorm (arXiv 1910.07467) over the last axis of `size`."""
+    """Returns an RMSNorm (arXiv 1910.07467) over the last axis of `size`.
+
+    Args:
+      size: of the last axis.
+      eps: added to the mean square.
+      dtype: of the weights.
+      rngs: source of the random weights.
+    """
     return nnx.RMSNorm(size, epsilon=eps, param_dtype=dtype, rngs=rngs)

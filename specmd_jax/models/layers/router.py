@@ -34,6 +34,12 @@ def softmax(
 
     Sources: OLMoE (arXiv 2409.02060, eq. 2), Mixtral and Qwen (normalised), DeepSeek-V2
     (arXiv 2405.04434, §2.2.2: a group counts by its best expert).
+
+    Args:
+      logits: of the gate.
+      bias: no part of this rule.
+      top_k: experts a token.
+      router: the rule.
     """
     del bias
     kernel = preferred()
@@ -76,7 +82,14 @@ def top_k_softmax(
     top_k: int,
     router: Router,
 ) -> RoutingChoice:
-    """The softmax over the top-k logits alone: Granite-MoE and gpt-oss (arXiv 2508.10925, §2)."""
+    """The softmax over the top-k logits alone: Granite-MoE and gpt-oss (arXiv 2508.10925, §2).
+
+    Args:
+      logits: of the gate.
+      bias: no part of this rule.
+      top_k: experts a token.
+      router: the rule.
+    """
     del bias
     best, ids = jax.lax.top_k(logits, top_k)
     return RoutingChoice(ids, router.scale * jax.nn.softmax(best, axis=-1))
@@ -91,6 +104,12 @@ def sigmoid(
     """The top-k of sigmoid scores plus a bias that chooses but does not weigh.
 
     Source: DeepSeek-V3 (arXiv 2412.19437, eq. 13-16): a group counts by its two best experts.
+
+    Args:
+      logits: of the gate.
+      bias: of the choice, not of the weights; None: none.
+      top_k: experts a token.
+      router: the rule.
     """
     scores = jax.nn.sigmoid(logits)
     _, ids = jax.lax.top_k(_reachable_biased(scores, bias, router), top_k)
@@ -106,6 +125,12 @@ def sparsemixer(
     """One expert after the other, each weighed against those within reach of the best left.
 
     Source: SparseMixer-v2 (arXiv 2409.12136, §2), as Phi-3.5-MoE infers with it.
+
+    Args:
+      logits: of the gate.
+      bias: no part of this rule.
+      top_k: experts a token.
+      router: the rule.
     """
     del bias
     left = logits

@@ -92,6 +92,8 @@ def decide(
     """Takes the step of an event, for several numbers of prefetches started since; to be traced.
 
     Args:
+      program: what the step is compiled for.
+      fixed: parameters, capacity and sizes.
       before: states, of which the question names one.
       question: a `Question`; the first number of starts is in it.
     """
@@ -126,7 +128,14 @@ def decide_now(
     before: Int[Array, "S R"],
     question: Int[Array | np.ndarray, " M"],
 ) -> tuple[Int[Array, "S R"], Int[Array, "S A"]]:
-    """Returns the states after an event, and the decisions in rows; see `decide`."""
+    """Returns the states after an event, and the decisions in rows; see `decide`.
+
+    Args:
+      static: the program, and how a decision lies in a row.
+      fixed: parameters, capacity and sizes.
+      before: states, of which the question names one.
+      question: a `Question`, in a row.
+    """
     program, answer = static.value
     after, decisions = decide(program, fixed, before, question)
     return after, jax.vmap(answer.join)(decisions)
@@ -142,6 +151,7 @@ def count_hits_now(
     """Serves demands that find all, and says how many: up to the first that wants a prefetch.
 
     Args:
+      fixed: parameters, capacity and sizes.
       static: with it, whether the prefetcher is asked; it need not be where nothing is absent.
       before: states, of which the question names one.
       question: some `HitBatch`.

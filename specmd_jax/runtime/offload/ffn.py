@@ -150,5 +150,13 @@ def arrive_now(
     memory: Memory | None,
     pages: Int[Array | np.ndarray, " pages"] | None,
 ) -> tuple[Blocks, Memory | None]:
-    """See `arrive`; the memory of the blocks and of the slots is reused."""
+    """See `arrive`; the memory of the blocks and of the slots is reused.
+
+    Args:
+      ffn: how the expert is read and computed.
+      blocks: of the layer.
+      left: the expert.
+      memory: of the slots; None: it is not kept.
+      pages: of the expert.
+    """
     return arrive(ffn.value, blocks, left, memory, pages)

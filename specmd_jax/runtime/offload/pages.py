@@ -40,7 +40,14 @@ def written(
     row: Shaped[Array | np.ndarray, " P"],
     pages: Integer[Array, " pages"],
 ) -> Memory:
-    """Returns the memory with a row written to some pages; to be traced."""
+    """Returns the memory with a row written to some pages; to be traced.
+
+    Args:
+      packing: of the row.
+      memory: of all slots.
+      row: a copy of an expert.
+      pages: that it takes.
+    """
     if isinstance(memory, jax.Array):
         parts = row.reshape(pages.shape[0], -1)
         return memory.at[pages].set(parts, unique_indices=True)

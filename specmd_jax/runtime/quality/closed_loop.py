@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from specmd_jax.core.types import LOGIT_ONE, ONE, Event, ModelShape
+from specmd_jax.core.types import LOGIT_ONE, ONE, Event
 from specmd_jax.models import Decoder, DecoderConfig, ExpertWeights, Gate, KvCache, apply_expert
 from specmd_jax.models.forward import Structure
 from specmd_jax.models.layers.kv_cache import empty_cache
@@ -77,9 +77,7 @@ def read_text(
       exact: of all but the last token.
     """
     decoder: Decoder = structure.module(weights)
-    spec = decoder.config.spec
-    shape = ModelShape(spec.num_moe_layers, spec.num_experts, spec.top_k)
-    setting = CacheConfig(strategy, shape, *cached)
+    setting = CacheConfig(strategy, decoder.config.spec.shape, *cached)
     length = tokens.shape[0] - 1
     kv = empty_cache(decoder.config, 1, length, jnp.zeros(1, jnp.int32))
 
