@@ -67,6 +67,7 @@ def test_the_closed_loop_comes_to_the_events_of_a_run() -> None:
         said = choices(1, seed)
         assert said.logits is not None
         one = make_events(said, GatePosition(0, 0, LAYERS, False, True), EXPERTS, READS)
+        assert one.probs is not None
         logits = jnp.asarray(said.logits[0])
         gate = Gate(
             jnp.zeros((1, 8)), logits, jnp.asarray(said.ids[0]), jnp.asarray(said.weights[0])
