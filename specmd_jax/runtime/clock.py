@@ -47,7 +47,7 @@ class ComputeObserver(Protocol):
 
 
 class RealTime:
-    """The machine's own observer."""
+    """A real machine: its own clock goes on without being told."""
 
     def begin_pass(self, tokens: int) -> None:
         """See `ComputeObserver`."""

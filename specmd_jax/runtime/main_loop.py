@@ -121,7 +121,7 @@ class MainLoop:
         self._hits.settle()
         event = self._event(message, position)
         work = self._fixed_work(event, flight)
-        self._carry_out(state, work, loads, partial(self._decide, event, flight))
+        self._execute(state, work, loads, partial(self._decide, event, flight))
 
     def _serve_decided(
         self,
@@ -138,7 +138,7 @@ class MainLoop:
             state.choose(apply_outcome(self._config, self._routing, state.gate, *decision.outcome))
         work = work_of(decision.outcome)
         loads = self._demand_loads(state.layer, work.loaded, work.tier)
-        self._carry_out(state, work, loads, lambda: decision)
+        self._execute(state, work, loads, lambda: decision)
 
     def serve_hits(self, messages: Messages, position: GatePosition) -> int:
         """Serves the layers of a pass up to the first that needs a decision, and says how many.
@@ -222,7 +222,7 @@ class MainLoop:
         cache = self._cache
         return DemandLoads(cache.link, cache.store, layer, experts, tier, self._lanes)
 
-    def _carry_out(
+    def _execute(
         self, state: PassState, work: LayerWork, loads: DemandLoads, decide: Callable[[], Decision]
     ) -> None:
         """Computes a layer, what it misses being on its way.

@@ -31,7 +31,7 @@ class PassRecord(NamedTuple):
     predicted: Float[Array | np.ndarray, "T L D N"] | None = None  # as in a `Trace`
 
 
-def see(decoder: Decoder, gates: Sequence[Gate], options: RecordOptions) -> PassRecord:
+def record_pass(decoder: Decoder, gates: Sequence[Gate], options: RecordOptions) -> PassRecord:
     """Returns what is wanted of the gates of a pass; to be traced into its program."""
     return PassRecord(
         jnp.stack([gate.ids for gate in gates], axis=1).astype(jnp.int16),

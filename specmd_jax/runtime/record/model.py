@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Integer
 
 from specmd_jax.models import Checkpoint, Decoder, ExpertWeights, KvCache, Pass, resident
 from specmd_jax.models.forward import Structure, take_apart
-from specmd_jax.runtime.gates.scores import PassRecord, RecordOptions, see
+from specmd_jax.runtime.gates.scores import PassRecord, RecordOptions, record_pass
 from specmd_jax.runtime.record.recorder import Recorder
 
 
@@ -74,4 +74,4 @@ def _recorded_pass(
 ) -> tuple[Float[Array, "B S V"], KvCache | None, PassRecord]:
     decoder: Decoder = structure.module(weights)
     done = decoder(tokens, resident(experts, decoder.config), cache)
-    return done.logits, done.cache, see(decoder, done.gates, options)
+    return done.logits, done.cache, record_pass(decoder, done.gates, options)
