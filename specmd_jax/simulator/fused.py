@@ -23,6 +23,7 @@ from specmd_jax.simulator.counts import Counts
 from specmd_kernels import CachePolicy, Implementation, SimCounts, SimOutcome, SimView, cache_sim
 
 MOST_BYTES = 4 << 30  # of a trace, which the device holds whole
+MOST_WEIGHT = 1 << 30  # of a gate, in fixed point: the kernel marks passes by a bit below it
 
 
 def fits_on_chip(strategy: Strategy, units: Integer[np.ndarray, "L Q"]) -> bool:
@@ -70,22 +71,27 @@ def count_on_chip(
     chunks = [chunk for _, chunk in events]
     gate = np.concatenate([chunk.gate for chunk in chunks])
     prefill = np.concatenate([chunk.prefill for chunk in chunks])
-    if prefill.any():  # which the kernel does not tell from decode
+    if gate.max() >= MOST_WEIGHT:
         return None
     shape = ModelShape(layers, experts, top_k=1)  # how many it chooses, no eviction asks
     which = Interned((strategy.eviction._replace(params=()), shape))
     try:
-        counted = _count(which, implementation, params, capacity, jnp.asarray(gate, jnp.int32))
+        counted = _count(which, implementation, params, capacity, gate, prefill)
     except NotImplementedError:
         return None
-    counts = _as_counts(jax.tree.map(np.asarray, counted))
-    return counts, jax.tree.map(np.zeros_like, counts)
+    everything, of_prefill = jax.tree.map(np.asarray, counted)
+    return _as_counts(everything), _as_counts(of_prefill)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _count(which, implementation, params, capacity, gate):
-    run = partial(cache_sim, kernel_policy(*which.value), implementation=implementation)
-    return jax.vmap(run, in_axes=(0, 0, None))(params, capacity, gate)
+def _count(which, implementation, params, capacity, gate, prefill):
+    def run(params, capacity):
+        policy = kernel_policy(*which.value)
+        return cache_sim(
+            policy, params, capacity, gate, marked=prefill, implementation=implementation
+        )
+
+    return jax.vmap(run)(params, capacity)
 
 
 def _as_counts(counted: SimCounts) -> Counts:

@@ -16,6 +16,7 @@ from specmd_jax.simulator.fused import kernel_policy
 from specmd_kernels import CachePolicy, Implementation, SimCounts, cache_sim
 from specmd_kernels.cache_sim import pallas_gpu, pallas_tpu, reference, xla
 from specmd_kernels.cache_sim.arg_specs import ODD, REAL, SimSizes, draw
+from specmd_kernels.cache_sim.serve import PHASE, packed
 from tests.kernels.lowering import lowered
 from tests.kernels.simulated import simulator_counts
 
@@ -38,7 +39,8 @@ def policy_of(name: str, sizes: SimSizes) -> tuple[CachePolicy, Any]:
 def count(backend: str, policy: CachePolicy, params: Any, capacities: Any, gate: Any) -> SimCounts:
     """Returns the counts of a batch by a backend."""
     spread = jax.tree.map(lambda value: jnp.broadcast_to(value, capacities.shape), params)
-    found = jax.jit(BACKENDS[backend], static_argnums=0)(policy, spread, capacities, gate)
+    run = jax.jit(BACKENDS[backend], static_argnums=0)
+    found = run(policy, spread, capacities, packed(gate, None))
     return SimCounts(*[np.asarray(found[..., index]) for index in range(len(SimCounts._fields))])
 
 
@@ -59,6 +61,20 @@ def test_counts_what_the_simulator_counts(name: str, monkeypatch: pytest.MonkeyP
     assert np.all(np.asarray(expected.accesses) > 0)
     for backend in BACKENDS:
         check(count(backend, policy, params, capacities, gate), expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_marked_passes_are_counted_apart(backend: str):
+    """What is marked at the front is what a shorter trace counts; the rest is no concern of it."""
+    gate, (policy, params) = draw(SIZES, 12, seed=2), policy_of("lru", SIZES)
+    capacities, marked = jnp.asarray([4, 9]), jnp.arange(12) < 5
+    run = jax.jit(BACKENDS[backend], static_argnums=0)
+    both = run(policy, params, capacities, packed(gate, marked))
+    alone = run(policy, params, capacities, packed(gate, None))
+    short = run(policy, params, capacities, packed(gate[:5], None))
+    np.testing.assert_array_equal(both[..., :PHASE], alone[..., :PHASE])
+    np.testing.assert_array_equal(both[..., PHASE:], short[..., :PHASE])
+    assert not np.any(alone[..., PHASE:])
 
 
 @pytest.mark.parametrize("name", ["lru", "least-stale"])
@@ -91,7 +107,8 @@ def test_a_sweep_is_one_call(implementation: Implementation):
     weights = LinearParams(*jnp.asarray([[1, 0], [0, 1], [0, 0], [0, 0]], jnp.float32))
     capacities = jnp.asarray([4, 9])
     sweep = jax.vmap(jax.vmap(call, in_axes=(None, 0)), in_axes=(0, None))
-    got = jax.jit(sweep)(weights, capacities)
+    got, none = jax.jit(sweep)(weights, capacities)
+    assert not any(jnp.any(values) for values in none), "no pass is marked"
     for index in range(2):
         own = jax.tree.map(lambda value, index=index: value[index], weights)
         expected = count("xla", policy, own, capacities, gate)
@@ -101,16 +118,16 @@ def test_a_sweep_is_one_call(implementation: Implementation):
 def test_a_batch_of_traces():
     traces = jnp.stack([draw(SIZES, 4, seed) for seed in range(2)])
     policy, params = policy_of("lfu", SIZES)
-    got = jax.jit(jax.vmap(partial(cache_sim, policy, params, 5)))(traces)
+    got, _ = jax.jit(jax.vmap(partial(cache_sim, policy, params, 5)))(traces)
     for index in range(2):
-        alone = cache_sim(policy, params, 5, traces[index])
+        alone, _ = cache_sim(policy, params, 5, traces[index])
         check(jax.tree.map(lambda values, index=index: values[index], got), alone)
 
 
 def test_no_passes():
     policy, params = policy_of("lru", SIZES)
-    counts = cache_sim(policy, params, 4, jnp.zeros((0, 3, 6), jnp.int32))
-    assert all(values.tolist() == [0, 0, 0] for values in counts)
+    both = cache_sim(policy, params, 4, jnp.zeros((0, 3, 6), jnp.int32))
+    assert all(values.tolist() == [0, 0, 0] for counts in both for values in counts)
 
 
 def test_a_policy_that_no_kernel_can_run_is_declined():
@@ -119,7 +136,7 @@ def test_a_policy_that_no_kernel_can_run_is_declined():
     sorting = plain._replace(score=lambda params, state, view: jnp.sort(view.last_used))
     with pytest.raises(NotImplementedError, match="a policy uses sort, not known in kernels"):
         cache_sim(sorting, params, 4, gate, implementation="interpret")
-    assert cache_sim(sorting, params, 4, gate).accesses.sum() == jnp.sum(gate > 0)
+    assert cache_sim(sorting, params, 4, gate)[0].accesses.sum() == jnp.sum(gate > 0)
     scalar = plain._replace(init=lambda params: jnp.int32(0))
     with pytest.raises(NotImplementedError, match="arrays of one to three axes"):
         cache_sim(scalar, params, 4, gate, implementation="pallas_gpu")

@@ -12,7 +12,7 @@ from specmd_jax.policies.strategy import Strategy, StrategyParams, make_strategy
 from specmd_jax.simulator import batch
 from specmd_jax.simulator.batch import SimConfig, run_batch
 from specmd_jax.simulator.fused import fits_on_chip
-from specmd_jax.traces import DECODE, Trace
+from specmd_jax.traces import DECODE, PREFILL, Trace
 
 LAYERS, EXPERTS, SIZE = 3, 6, 5
 UNITS = np.full((LAYERS, 1), SIZE, np.int32)
@@ -29,7 +29,7 @@ def a_trace(tokens: int = 30, per_pass: int = 2) -> Trace:
         weights=rng.dirichlet([1, 1], (tokens, LAYERS)).astype(np.float32),
         step=step.astype(np.int32),
         request=(step // 7).astype(np.int32),
-        phase=np.full(tokens, DECODE, np.uint8),
+        phase=np.where(step % 7 == 0, PREFILL, DECODE).astype(np.uint8),
     )
 
 
@@ -49,9 +49,11 @@ def configs_of(strategy: Strategy) -> list[SimConfig]:
 def check_same(some: list[Any], others: list[Any]) -> None:
     for one, other in zip(some, others, strict=True):
         assert one.times is None and other.times is None
-        for name in one.counts._fields:
-            mine, theirs = getattr(one.counts, name), getattr(other.counts, name)
-            np.testing.assert_array_equal(mine, theirs, err_msg=name)
+        assert 0 < other.prefill.accesses.sum() < other.counts.accesses.sum()
+        for part in ("counts", "prefill"):
+            mine, theirs = getattr(one, part), getattr(other, part)
+            for name, values in mine._asdict().items():
+                np.testing.assert_array_equal(values, getattr(theirs, name), err_msg=name)
 
 
 QUICK = ("lru", "linear")  # the others compile for long, and tests/kernels has them all

@@ -27,7 +27,7 @@ def cache_sim(
     policy: CachePolicy,
     params: Any,
     capacity: Int[Array, " C"],
-    gate: Int[Array, "P L N"],
+    events: Int[Array, "P L N"],
     *,
     interpret: bool = False,
 ) -> Int[Array, "C L columns"]:
@@ -37,15 +37,15 @@ def cache_sim(
       policy: whose functions are traced.
       params: of the policy, [C] along the first axis of each leaf.
       capacity: slots of each configuration.
-      gate: of each event; positive where an expert is used.
+      events: see `serve.packed`.
       interpret: run it without the device.
     """
-    passes, layers, experts = gate.shape
+    passes, layers, experts = events.shape
     rows, columns = pl.next_power_of_2(layers), pl.next_power_of_2(experts)
     if rows * columns > MOST_COPIES:
         raise NotImplementedError(f"{layers} x {experts} experts do not fit in registers")
-    setup, inputs = prepare(policy, params, capacity, gate, pl.next_power_of_2)
-    events = jnp.pad(gate, [(0, 0), (0, 0), (0, columns - experts)]).reshape(-1, columns)
+    setup, inputs = prepare(policy, params, capacity, events, pl.next_power_of_2)
+    padded = jnp.pad(events, [(0, 0), (0, 0), (0, columns - experts)]).reshape(-1, columns)
     large = [leaf for leaf in inputs.state if leaf.ndim == 4]
     small = [leaf if leaf.ndim < 4 else None for leaf in inputs.state]
     inputs = inputs._replace(state=small)
@@ -61,7 +61,7 @@ def cache_sim(
         ),
         interpret=interpret,
         name="cache_sim",
-    )(inputs, events, large)
+    )(inputs, padded, large)
     return found[0][:, :layers]
 
 

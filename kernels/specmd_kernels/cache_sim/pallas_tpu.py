@@ -25,7 +25,7 @@ def cache_sim(
     policy: CachePolicy,
     params: Any,
     capacity: Int[Array, " C"],
-    gate: Int[Array, "P L N"],
+    events: Int[Array, "P L N"],
     *,
     interpret: bool = False,
 ) -> Int[Array, "C L columns"]:
@@ -35,12 +35,12 @@ def cache_sim(
       policy: whose functions are traced.
       params: of the policy, [C] along the first axis of each leaf.
       capacity: slots of each configuration.
-      gate: of each event; positive where an expert is used.
+      events: see `serve.packed`.
       interpret: run it without the device.
     """
-    passes, layers, experts = gate.shape
-    setup, inputs = prepare(policy, params, capacity, gate, lambda size: size)
-    rows = gate.reshape(-1, 1, experts)
+    passes, layers, experts = events.shape
+    setup, inputs = prepare(policy, params, capacity, events, lambda size: size)
+    rows = events.reshape(-1, 1, experts)
     part = min(EVENTS, passes * layers)
 
     def own(leaf: Any) -> pl.BlockSpec:

@@ -13,7 +13,8 @@ from jaxtyping import Array, Bool, Int, Real
 
 from specmd_kernels.cache_sim.policy import SimCounts, SimOutcome, SimView
 
-COLUMNS = 8  # of the counts: the fields of SimCounts, and two to spare
+PHASE = 8  # columns of the counts: the fields of SimCounts, and two to spare
+COLUMNS = 2 * PHASE  # of all passes, and of those marked alone
 
 
 class Cache(NamedTuple):
@@ -32,13 +33,20 @@ def empty(layers: int, experts: int) -> Cache:
     return Cache(none, none - 1, none, jnp.int32(0), jnp.zeros((layers, COLUMNS), jnp.int32))
 
 
+def packed(gate: Int[Array, "P L N"], marked: Bool[Array, " P"] | None) -> Int[Array, "P L N"]:
+    """Returns rows for `serve`: weights below 2**30, and below them the mark of their pass."""
+    if marked is None:
+        return gate << 1
+    return (gate << 1) | jnp.where((gate > 0) & marked[:, None, None], 1, 0)
+
+
 def serve(
     score: Callable[[SimView], Real[Array, "L N"] | None],
     cache: Cache,
     capacity: Int[Array, ""],
     clock: Int[Array, ""],
     num_layers: int,
-    gate: Int[Array, "1 N"],
+    event: Int[Array, "1 N"],
 ) -> tuple[Cache, SimView, SimOutcome]:
     """Returns the cache after an event, and what the policy's update is to be told.
 
@@ -49,6 +57,7 @@ def serve(
       gate: of the layer; positive where an expert is used.
       score: of the policy.
       num_layers: of the model; the cache may have more rows.
+      event: what is asked for, see `packed`.
     """
     step, layer = jax.lax.div(clock, num_layers), jax.lax.rem(clock, num_layers)
     here = jax.lax.broadcasted_iota(jnp.int32, cache.resident.shape, 0) == layer
@@ -57,6 +66,7 @@ def serve(
     def row(plane: Int[Array, "L N"]) -> Int[Array, "1 N"]:
         return jnp.sum(jnp.where(here, plane, 0), axis=0, keepdims=True, dtype=jnp.int32)
 
+    gate, marked = event >> 1, jnp.max(event & 1)
     used = gate > 0
     present = row(cache.resident) > 0
     hit, missing = used & present, used & ~present
@@ -86,7 +96,7 @@ def serve(
         last_used,
         jnp.where(victims, 1, marks),
         cache.copies - gone + total(retained),
-        _add(cache.counts, layer, counted),
+        _add(cache.counts, layer, counted, marked),
     )
     view = view._replace(resident=resident > 0, last_used=last_used)
     return after, view, SimOutcome(hit, retained, victims)
@@ -133,10 +143,14 @@ def _first(missing: Bool[Array, "1 N"], surplus: Int[Array, ""]) -> Bool[Array, 
 
 
 def _add(
-    counts: Int[Array, "L columns"], layer: Int[Array, ""], counted: SimCounts
+    counts: Int[Array, "L columns"],
+    layer: Int[Array, ""],
+    counted: SimCounts,
+    marked: Int[Array, ""],
 ) -> Int[Array, "L columns"]:
     here = jax.lax.broadcasted_iota(jnp.int32, counts.shape, 0) == layer
     column = jax.lax.broadcasted_iota(jnp.int32, counts.shape, 1)
     for index, value in enumerate(counted):
         counts = counts + jnp.where(here & (column == index), value, 0)
+        counts = counts + jnp.where(here & (column == PHASE + index), value * marked, 0)
     return counts

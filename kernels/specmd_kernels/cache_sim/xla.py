@@ -11,7 +11,7 @@ from specmd_kernels.cache_sim.serve import empty, serve
 
 
 def cache_sim(
-    policy: CachePolicy, params: Any, capacity: Int[Array, " C"], gate: Int[Array, "P L N"]
+    policy: CachePolicy, params: Any, capacity: Int[Array, " C"], events: Int[Array, "P L N"]
 ) -> Int[Array, "C L columns"]:
     """See `api.cache_sim`; here for a batch of configurations, counts in columns.
 
@@ -19,10 +19,10 @@ def cache_sim(
       policy: whose functions are traced.
       params: of the policy, [C] along the first axis of each leaf.
       capacity: slots of each configuration.
-      gate: of each event; positive where an expert is used.
+      events: see `serve.packed`.
     """
-    _, layers, experts = gate.shape
-    rows = gate.reshape(-1, 1, experts)
+    _, layers, experts = events.shape
+    rows = events.reshape(-1, 1, experts)
 
     def replay(params: Any, capacity: Int[Array, ""]) -> Int[Array, "L columns"]:
         def one(carry: Any, event: tuple[Array, Array]) -> tuple[Any, None]:
