@@ -69,15 +69,14 @@ class ConfigSizes:
         if not isinstance(value, list | str):
             return [value] * self.num_layers
         if len(value) != self.num_layers:
-            name = next(key for key in keys if self.get(key) is not None)
             raise InputError(
-                f"{self.origin}: {name} has {len(value)} entries, {self.num_layers} layers: "
-                "give one a layer"
+                f"{self.origin}: {self._given(keys)} has {len(value)} entries, "
+                f"{self.num_layers} layers: give one a layer"
             )
         return list(value)
 
     def alike(self, layers: Iterable[int], *keys: str, default: int | None = None) -> int:
-        """Returns the one value that all of `layers` have.
+        """Returns the one value that all of `layers`, of which there are some, have.
 
         Raises:
           InputError: there is none, or they differ.
@@ -86,13 +85,17 @@ class ConfigSizes:
             self.need(*keys)
         values = self.by_layer(*keys, default=default)
         found = sorted({values[layer] for layer in layers})
-        if len(found) > 1 or not found:
-            name = next((key for key in keys if self.get(key) is not None), keys[0])
+        if len(found) > 1:
             raise InputError(
-                f"{self.origin}: {name} differs among the layers with experts "
+                f"{self.origin}: {self._given(keys)} differs among the layers with experts "
                 f"({', '.join(map(str, found[:4]))}): one for all is supported"
             )
+        if default is None and not found[0]:
+            raise InputError(f"{self.origin}: {self._given(keys)} is 0: mend the config.json")
         return found[0]
+
+    def _given(self, keys: tuple[str, ...]) -> str:
+        return next(key for key in keys if self.get(key) is not None)
 
 
 def text_part(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,6 +67,8 @@ def from_config(config: Mapping[str, Any] | str | Path) -> ModelSpec:
     if max(sizes.by_layer(*NUM_EXPERTS, default=0)) <= 1:
         raise InputError(f"{origin} is a dense model (no {' or '.join(NUM_EXPERTS)} above 1)")
     routed = moe_layers(sizes, kinds)
+    if not routed:
+        raise InputError(f"{origin}: no layer has experts, by the keys that say which do: mend it")
     bare = bare_layers(kinds)
     others = {*routed, *bare}
     dense = tuple(layer for layer in range(sizes.num_layers) if layer not in others)
@@ -121,10 +123,9 @@ def config_file(path: str | Path) -> Path:
 
 
 def _shared_intermediate_size(sizes: ConfigSizes, routed: list[int]) -> int:
-    if sizes.model_type.startswith("llama4"):
-        return sizes.need("intermediate_size")  # one shared expert, implied by the family
-    if sizes.model_type.startswith("gemma4"):
-        return sizes.need("intermediate_size")  # a dense block beside the experts, always on
+    # Implied by the family: Llama 4's one shared expert, Gemma 4's dense block beside the experts.
+    if sizes.model_type.startswith(("llama4", "gemma4")):
+        return sizes.alike(routed, "intermediate_size")
     count = sizes.alike(routed, *_SHARED_COUNT, default=0) if sizes.get(*_SHARED_COUNT) else 0
     if each := sizes.get("moe_shared_expert_intermediate_size"):
         return each * max(1, count)

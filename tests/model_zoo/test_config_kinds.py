@@ -159,3 +159,11 @@ def test_experts_that_differ_among_layers_are_refused():
         from_config(HUNYUAN | {"moe_topk": [8] * 31 + [4]})
     with pytest.raises(InputError, match="moe_topk has 3 entries, 32 layers"):
         from_config(HUNYUAN | {"moe_topk": [8] * 3})
+    with pytest.raises(InputError, match="moe_intermediate_size is 0"):
+        from_config(HUNYUAN | {"moe_intermediate_size": [0] * 32})
+
+
+def test_blocks_beside_the_experts_may_be_given_one_a_layer():
+    config = FAMILIES["gemma-4-26b-a4b"]["text_config"]
+    listed = config | {"intermediate_size": [2112] * 30}
+    assert from_config(listed).shared_intermediate_size == 2112

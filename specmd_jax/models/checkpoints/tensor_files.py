@@ -114,7 +114,7 @@ def _mapped(
 ) -> Shaped[np.ndarray, "..."]:
     if place.dtype not in _DTYPES:
         raise InputError(
-            f"{place.file.name}: {name} has type {place.dtype}, supported are "
+            f"{place.file.name}: {name[:80]} has type {place.dtype[:8]}, supported are "
             f"{', '.join(_DTYPES)}: give weights that are not quantised"
         )
     return np.memmap(place.file, _DTYPES[place.dtype], mode="r", offset=begin, shape=shape)
