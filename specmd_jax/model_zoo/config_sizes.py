@@ -14,6 +14,7 @@ HIDDEN_SIZE = ("hidden_size", "d_model")
 _A_LAYER_EACH = ("hybrid_override_pattern", "layers_block_type", "layer_types")
 _PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 _FLATTENED = ("attn_config", "ffn_config")  # DBRX's
+_LONGEST_KEY = 80  # characters; a longer one is no slip of any
 
 
 class ConfigSizes:
@@ -54,7 +55,8 @@ class ConfigSizes:
         """
         value = self.get(*keys)
         if not value:
-            slip = near_names(keys[0], [key for key in self.keys if key not in KNOWN])
+            others = [key for key in self.keys if key not in KNOWN and len(key) < _LONGEST_KEY]
+            slip = near_names(keys[0], others)
             hint = f"is {slip[0]} a slip of it?" if slip else "is it a MoE config.json?"
             raise InputError(f"{self.origin} lacks {' or '.join(keys[:2])}: {hint}")
         return value

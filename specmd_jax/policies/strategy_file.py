@@ -29,18 +29,23 @@ from specmd_jax.policies.strategy import (
 
 FORMAT = "specmd.strategy/1"
 
+_Name = Annotated[str, Meta(max_length=100)]
 _KINDS = SWITCHES | {"lookahead": Annotated[int, Meta(ge=1, le=4096)]}
 _Decisions: Any = defstruct(
-    "_Decisions", [*((family, str) for family in FAMILIES), *_KINDS.items()]
+    "_Decisions",
+    [
+        (name, _Name if kind is str else kind)
+        for name, kind in (dict.fromkeys(FAMILIES, str) | _KINDS).items()
+    ],
 )
 
 
 class StrategyRecord(_Decisions):
     """What the file holds, beside what is for people."""
 
-    precision: list[str]
-    start: str
-    params: dict[str, bool | int | float]
+    precision: list[_Name]
+    start: _Name
+    params: dict[_Name, bool | int | float]
 
 
 def is_file(name: str) -> bool:

@@ -346,6 +346,7 @@ def without(config: dict, key: str) -> dict:
         (without(GPT_OSS, "sliding_window"), "lacks sliding_window"),
         (without(DEEPSEEK_V3, "v_head_dim"), "lacks v_head_dim"),
         (without(MIXTRAL, "vocab_size") | {"vocab_sizes": 1}, "is vocab_sizes a slip of it"),
+        (without(MIXTRAL, "vocab_size") | {"vocab_size" + " " * 99: 1}, "is it a MoE config"),
         (MIXTRAL | {"num_hidden_layers": 10**9}, "at most 4,096, got 1000000000"),
         (MIXTRAL | {"num_hidden_layers": 10**400}, "at most 4,096, got"),
         (MIXTRAL | {"hidden_size": True}, "hidden_size must be a whole number, got true"),

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from specmd_jax.core.errors import InputError
@@ -117,6 +119,38 @@ def test_a_member_that_is_not_needed_is_not_unpacked(tmp_path):
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("other.npy", bytes(100 << 20))
     assert np.array_equal(import_trace(path).experts, expected.experts)
+
+
+def parquet(path: Path, experts: pa.Array, phase: pa.Array) -> Path:
+    rows = {name: pa.array(np.zeros(len(phase), np.int64)) for name in ("prompt_id", "layer_idx")}
+    rows |= {"token_idx": pa.array(np.arange(len(phase)))}
+    table = pa.table(rows | {"selected_experts": experts, "phase": phase})
+    pq.write_table(table, path, compression="zstd")
+    return path
+
+
+def test_a_list_that_runs_on_in_parquet_is_not_unpacked(tmp_path):
+    long = pa.ListArray.from_arrays(pa.array([0, 1 << 23], pa.int32()), np.zeros(1 << 23, np.int8))
+    path = parquet(tmp_path / "x", long, pa.array(["decode"]))
+    with pytest.raises(InputError, match="unpacks to 8388608 values"):
+        import_trace(path)
+
+
+def test_a_text_of_all_rows_in_parquet_is_unpacked_once(tmp_path):
+    rows = np.zeros(4096, np.int32)
+    text = pa.DictionaryArray.from_arrays(pa.array(rows), pa.array(["x" * 1_000_000]))
+    path = parquet(tmp_path / "x", pa.array([[1]] * len(rows)), text)
+    with pytest.raises(InputError, match="ph is 'xxx"):
+        import_trace(path)
+
+
+@pytest.mark.parametrize(
+    ("experts", "phase"), [(["1 2"], ["decode"]), ([[["a"]]], ["decode"]), ([[1]], [[1]])]
+)
+def test_a_parquet_column_of_another_type_is_named(experts, phase, tmp_path):
+    path = parquet(tmp_path / "x", pa.array(experts), pa.array(phase))
+    with pytest.raises(InputError, match=r"column \w+ is of type \w+.*: expected (texts|numbers)"):
+        import_trace(path)
 
 
 def test_a_long_first_line_is_recognised(tmp_path):

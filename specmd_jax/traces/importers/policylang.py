@@ -12,14 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.inputs import open_input
 from specmd_jax.traces.importers._build import RoutedToken, TraceBuilder
 from specmd_jax.traces.importers._lines import at_line, first_object, json_objects
 from specmd_jax.traces.importers._options import ImportOptions
+from specmd_jax.traces.importers._parquet import parquet_rows
 from specmd_jax.traces.importers._values import (
     integer,
     integers,
@@ -122,14 +120,6 @@ def _largest(logits: list[float] | None, top_k: int | None) -> list[int]:
 
 def _parquet(path: Path) -> Iterator[tuple[int, Entry]]:
     """Rows of the known columns, renamed as in JSONL, numbered from 1."""
-    number = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            names = [name for name in _SHORT if name in file.schema_arrow.names]
-            for batch in file.iter_batches(batch_size=4096, columns=names):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, {_SHORT[name]: value for name, value in row.items()}
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:80]
-        raise InputError(f"a damaged parquet file ({reason}): copy it again") from error
+    names = [name for name in _SHORT if name != "phase"]
+    for number, row in parquet_rows(path, names, ["phase"]):
+        yield number, {_SHORT[name]: value for name, value in row.items()}
