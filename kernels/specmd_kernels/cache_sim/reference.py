@@ -30,25 +30,13 @@ def cache_sim(
     update = jax.jit(policy.update)
     score = None if policy.score is None else jax.jit(policy.score)
 
-    def view(clock: int, row: np.ndarray) -> SimView:
-        step, layer = divmod(clock, layers)
-        return SimView(
-            resident=_plane(resident, last_used),
-            last_used=jnp.asarray(last_used.copy()),
-            clock=jnp.int32(clock),
-            step=jnp.int32(step),
-            layer=jnp.int32(layer),
-            used=jnp.asarray(row > 0),
-            gate=jnp.asarray(row),
-        )
-
     for clock, row in enumerate(np.asarray(gate).reshape(-1, experts)):
         layer = clock % layers
         gone = gone if layer else set()
         used = {(layer, int(expert)) for expert in np.flatnonzero(row)}
         hits = used & resident
         misses = sorted(used - resident)
-        before = view(clock, row)
+        before = _view(resident, last_used, clock, row)
         worth = np.zeros(last_used.shape) if score is None else score(params, state, before)
         worth = np.asarray(worth)
         ranked = sorted(resident - used, key=lambda copy: (worth[copy], last_used[copy], copy))
@@ -72,8 +60,24 @@ def cache_sim(
             _plane(set(kept), last_used)[layer],
             _plane(victims, last_used),
         )
-        state = update(params, state, view(clock, row), outcome)
+        after = _view(resident, last_used, clock, row)
+        state = update(params, state, after, outcome)
     return SimCounts(**counts)
+
+
+def _view(
+    resident: set[tuple[int, int]], last_used: np.ndarray, clock: int, row: np.ndarray
+) -> SimView:
+    step, layer = divmod(clock, len(last_used))
+    return SimView(
+        resident=_plane(resident, last_used),
+        last_used=jnp.asarray(last_used.copy()),
+        clock=jnp.int32(clock),
+        step=jnp.int32(step),
+        layer=jnp.int32(layer),
+        used=jnp.asarray(row > 0),
+        gate=jnp.asarray(row),
+    )
 
 
 def _plane(copies: set[tuple[int, int]], like: np.ndarray) -> Bool[Array, "L N"]:

@@ -198,7 +198,14 @@ def open_forced(
 def summarise_replay(
     model: ForcedModel, trace: Trace, seconds: list[float], prefill: list[bool]
 ) -> dict[str, Any]:
-    """Returns the result of `time_passes` as `summarise_run` has it: TTFT is of prefill passes."""
+    """Returns the result of `time_passes` as `summarise_run` has it: TTFT is of prefill passes.
+
+    Args:
+      model: that ran nothing else since it began anew.
+      trace: whose first passes it ran.
+      seconds: of each pass.
+      prefill: whether each was one of prefill.
+    """
     first = [one for one, is_first in zip(seconds, prefill, strict=True) if is_first]
     rest = [one for one, is_first in zip(seconds, prefill, strict=True) if not is_first]
     at_s = np.cumsum([float(np.mean(first)) if first else 0.0, *rest]).tolist()
