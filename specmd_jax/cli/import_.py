@@ -116,7 +116,8 @@ def identify(trace: "Trace") -> "Trace":
     spec = next((one for one in found if one and one.top_k == trace.shape.top_k), None)
     if not name or spec is None:
         return trace
-    trace = supply_experts(trace, spec.num_experts)
+    said = f"number of experts not recorded: {spec.num_experts}, as {spec.name} has"
+    trace = supply_experts(trace, spec.num_experts, said)
     if plain(name) not in (plain(spec.name), plain(spec.hf_id), plain(spec.hf_id.split("/")[-1])):
         return trace  # a variant of it, whose own name says more
     return replace(trace, provenance=replace(trace.provenance, model=spec.hf_id))

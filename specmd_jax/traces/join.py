@@ -81,7 +81,7 @@ def merge_layers(traces: Sequence[Trace]) -> Trace:
             kept[name] = np.concatenate(given)
         else:
             kept[name] = _side_by_side(given, max(part.shape[2] for part in given), fill)
-    provenance = _merged([trace.provenance for trace in traces], dropped)
+    provenance = _merged([trace.provenance for trace in traces], dropped, "merged by layer")
     layers = tuple(layer for trace in traces for layer in trace.provenance.layers)
     return Trace(
         num_experts=first.num_experts,
@@ -157,11 +157,15 @@ def _same_experts(traces: Sequence[Trace]) -> list[Trace]:
     return [supply_experts(trace, count) for trace in traces]
 
 
-def supply_experts(trace: Trace, count: int) -> Trace:
-    """The trace with `count` experts a layer where it only assumed its number of them."""
-    if trace.num_experts == count or not trace.experts_assumed:
+def supply_experts(trace: Trace, count: int, note: str = "") -> Trace:
+    """The trace with `count` experts a layer where it only assumed its number of them.
+
+    Args:
+      note: who says so; "": another trace assumed it.
+    """
+    if not trace.experts_assumed:
         return trace
-    old, new = assumed_experts(trace.num_experts), assumed_experts(count)
+    old, new = assumed_experts(trace.num_experts), note or assumed_experts(count)
     notes = tuple(new if note == old else note for note in trace.provenance.notes)
     return replace(trace, num_experts=count, provenance=replace(trace.provenance, notes=notes))
 
@@ -191,14 +195,16 @@ def _shared_fields(traces: Sequence[Trace]) -> tuple[dict[str, np.ndarray], list
     return kept, dropped
 
 
-def _merged(sources: Sequence[Provenance], dropped: Sequence[str]) -> Provenance:
+def _merged(
+    sources: Sequence[Provenance], dropped: Sequence[str], how: str = "joined"
+) -> Provenance:
     """What all agree on; the notes of each, once, and what was lost by joining."""
     agreed = {}
     for field in fields(Provenance):
         values = {getattr(source, field.name) for source in sources}
         agreed[field.name] = values.pop() if len(values) == 1 else field.default
     notes = list(dict.fromkeys(note for source in sources for note in source.notes))
-    notes.append(f"{len(sources)} traces joined")
+    notes.append(f"{len(sources)} traces {how}")
     notes += [f"{name} dropped: not the same kind in every trace" for name in dropped]
     doubts = tuple(dict.fromkeys(doubt for source in sources for doubt in source.doubts))
     return Provenance(**{**agreed, "notes": tuple(notes), "doubts": doubts})

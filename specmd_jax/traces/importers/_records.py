@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from specmd_jax.traces.importers._lines import at_line, json_value, numbered_lin
 
 Row = dict[str, Any]  # by our names of its fields
 
-_DEPTH = 4  # of rows inside a record
+_DEPTH = 8  # of lists and records that rows lie in
 _LIST = re.compile(r"[^\[(]*[\[(]+(.*?)[\])].*", re.DOTALL)  # also `array([1, 2], dtype=int32)`
 _GAP = re.compile(r"[\s,;|]+")
 
@@ -142,7 +143,7 @@ def _csv_rows(columns: Columns, lines: Iterator[tuple[int, str]]) -> Iterator[tu
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """One object a line, or one JSON value over many lines."""
-    lines = numbered_lines(path)
+    lines, records = numbered_lines(path), count()
     number, line = next(lines)
     try:
         value = json_value(line)
@@ -151,36 +152,42 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
             with at_line(number):
                 raise
         whole = "\n".join(text for _, text in numbered_lines(path))
-        yield from ((number, row) for row in _flat(json_value(whole), {}))
+        yield from ((number, row) for row in _flat(json_value(whole), {}, records))
         return
-    yield from ((number, row) for row in _flat(value, {}))
+    yield from ((number, row) for row in _flat(value, {}, records))
     for number, line in lines:
         with at_line(number):
-            rows = list(_flat(json_value(line), {}))
+            rows = list(_flat(json_value(line), {}, records))
         yield from ((number, row) for row in rows)
 
 
-def _flat(value: object, outer: Row, depth: int = 0) -> Iterator[Row]:
+def _flat(value: object, outer: Row, records: Iterator[int], depth: int = 0) -> Iterator[Row]:
     """The rows of a record, or of the lists of records inside it, which inherit its fields.
 
-    A record of several tokens that names no request is one.
+    Args:
+      outer: the fields that are inherited; `record` is the request where none is named, for a
+        record of several tokens is one.
+      records: numbers them.
     """
     if isinstance(value, list) and depth < _DEPTH:
         for item in value:
-            yield from _flat(item, outer, depth + 1)
+            yield from _flat(item, outer, records, depth + 1)
         return
     if not isinstance(value, Mapping):
         raise InputError(f"expected a JSON object, got {str(value)[:40]!r}")
     inner = {name: item for name, item in value.items() if _holds_records(item)}
     row = outer | renamed({name: item for name, item in value.items() if name not in inner})
-    if "experts" in row or not inner or depth == _DEPTH:
-        yield row | {"names": list(value) if "experts" in row else _all_names(value)}
-        return
-    yield {field: row[field] for field in ("model", "num_experts") if field in row}
-    if not {"token", "step"} & row.keys():
-        row.setdefault("request", f"record {id(value)}")
-    for item in inner.values():
-        yield from _flat(item, row, depth + 1)
+    if "experts" in row:
+        implied = {"request": row["record"]} if "record" in row else {}
+        yield implied | row | {"names": list(value)}
+    elif not inner or depth >= _DEPTH:
+        yield row | {"names": _all_names(value)}
+    else:
+        yield {field: row[field] for field in ("model", "num_experts") if field in row}
+        if not {"token", "step"} & row.keys():
+            row["record"] = f"record {next(records)}"
+        for item in inner.values():
+            yield from _flat(item, row, records, depth + 1)
 
 
 def _all_names(value: object) -> list[str]:

@@ -87,7 +87,10 @@ def _distinct(by_rank: dict[int, Rank], notes: list[str]) -> dict[int, Rank]:
         raise InputError("no decoder record was found: record at least one step")
     layers = [set().union(*steps.values()) for steps in kept.values()]
     if any(other != layers[0] for other in layers):
-        raise InputError("ranks hold different layers (pipeline stages): import one rank's file")
+        raise InputError(
+            "ranks hold different layers (pipeline stages): give their files, not the folder, and "
+            "they are merged"
+        )
     return kept
 
 
