@@ -18,6 +18,7 @@ from specmd_jax.model_zoo import ModelSpec, known_models
 
 BASE_PRECISION = "bf16"  # the capacity base of the paper: percent of the bf16 expert bytes
 MAX_UNITS = 1 << 30
+RESERVE = 0.1  # of a device's memory, for activations and the allocator
 
 
 class Copies(NamedTuple):
@@ -223,19 +224,47 @@ def _bytes(units: int, copies: Copies) -> int | None:
     return None if copies.unit_bytes is None else units * copies.unit_bytes
 
 
-def free_device_bytes(
-    hardware: HardwareProfile, spec: ModelSpec, context: int, reserve: float = 0.1
-) -> int:
+class DeviceBudget(NamedTuple):
+    """Where a device's memory goes before the first expert, in bytes."""
+
+    total: int
+    reserve: int  # for activations and the allocator
+    weights: int  # all but the routed experts
+    kv: int
+
+    @property
+    def free(self) -> int:
+        """What is left for copies of experts; below 0 the rest does not fit."""
+        return self.total - self.reserve - self.weights - self.kv
+
+
+def device_budget(
+    hardware: HardwareProfile, spec: ModelSpec, context: int, batch: int = 1
+) -> DeviceBudget:
+    """Returns where the memory of a device goes, but for the experts.
+
+    Args:
+      hardware: the machine, whose memory is shared out.
+      spec: the model.
+      context: tokens in the KV cache of each sequence.
+      batch: sequences decoded together.
+    """
+    total = hardware.device_memory_bytes
+    kv = batch * spec.cache_bytes(context)
+    return DeviceBudget(total, int(RESERVE * total), spec.non_expert_bytes(), kv)
+
+
+def free_device_bytes(hardware: HardwareProfile, spec: ModelSpec, context: int) -> int:
     """Returns the device memory left for experts: all, less weights, KV cache and a reserve.
 
     Raises:
       InputError: nothing is left.
     """
-    fixed = spec.non_expert_bytes() + spec.cache_bytes(context)
-    free = int(hardware.device_memory_bytes * (1 - reserve)) - fixed
-    if free <= 0:
+    budget = device_budget(hardware, spec, context)
+    if budget.free <= 0:
         raise InputError(
-            f"{hardware.name} has {hardware.device_memory_bytes / 1e9:.1f} GB, and {spec.name} "
-            f"needs {fixed / 1e9:.1f} GB before the first expert: choose a larger device"
+            f"{hardware.name} has {budget.total / 1e9:.1f} GB, and {spec.name} needs "
+            f"{(budget.weights + budget.kv) / 1e9:.1f} GB before the first expert: choose a larger "
+            "device"
         )
-    return free
+    return budget.free

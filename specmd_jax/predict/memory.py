@@ -8,10 +8,10 @@ from typing import NamedTuple
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.json_files import shown
 from specmd_jax.core.quantities import nbytes
+from specmd_jax.hardware.capacity import RESERVE, DeviceBudget, device_budget
 from specmd_jax.hardware.profiles import HardwareProfile
 from specmd_jax.model_zoo import PRECISIONS, ModelSpec
 
-RESERVE = 0.1  # of the device's memory, for activations and the allocator: as `capacity` has it
 MAX_TOKENS = 1 << 30
 MAX_BATCH = 1 << 16
 _FEWER_BITS = ("int8", "int4", "int2")  # that advice tries, in this order
@@ -62,10 +62,9 @@ def share_out(question: Question) -> Memory:
     Raises:
       InputError: no expert finds room; the message says with what one would.
     """
-    spec, total = question.spec, question.hardware.device_memory_bytes
-    reserve, weights = int(RESERVE * total), spec.non_expert_bytes()
-    kv = question.batch * spec.cache_bytes(question.context)
-    left = total - reserve - weights - kv
+    spec, budget = question.spec, _budget(question)
+    total, reserve, weights, kv = budget
+    left = budget.free
     layer_bytes = spec.num_moe_layers * spec.expert_bytes(question.precision)
     slots = min(left // layer_bytes, spec.num_experts)
     if slots < 1:
@@ -86,6 +85,10 @@ def bytes_for(question: Question, slots_per_layer: int) -> int:
     copies = slots_per_layer * spec.num_moe_layers * spec.expert_bytes(question.precision)
     kv = question.batch * spec.cache_bytes(question.context)
     return round((spec.non_expert_bytes() + kv + copies) / (1 - RESERVE))
+
+
+def _budget(question: Question) -> DeviceBudget:
+    return device_budget(question.hardware, question.spec, question.context, question.batch)
 
 
 def _advice(question: Question) -> str:
@@ -140,8 +143,6 @@ def _most(fits: Callable[[int], bool], question: Question) -> int | None:
 
 
 def _fits(question: Question) -> bool:
-    total = question.hardware.device_memory_bytes
     spec = question.spec
-    kv = question.batch * spec.cache_bytes(question.context)
     one = spec.num_moe_layers * spec.expert_bytes(question.precision)
-    return total - int(RESERVE * total) >= spec.non_expert_bytes() + kv + one
+    return _budget(question).free >= one

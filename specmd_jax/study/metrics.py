@@ -184,6 +184,8 @@ def warnings(trace: Trace, answer: RunResult, summary: dict[str, Any]) -> list[s
     """Returns what a reader of the result must know, one sentence each."""
     shape, strategy = trace.shape, answer.setup.strategy
     notes = []
+    if (slip := _slots_for_percent(trace, answer)) is not None:
+        notes.append(slip)
     zero_until = (shape.num_layers - 1) * shape.top_k
     if strategy.scope == "global" and answer.capacity.slots <= zero_until:
         notes.append(
@@ -202,6 +204,19 @@ def warnings(trace: Trace, answer: RunResult, summary: dict[str, Any]) -> list[s
     if answer.setup.start == "popular":
         notes.append("the start placement was chosen with this very trace in view")
     return [*notes, *trace.provenance.doubts]
+
+
+def _slots_for_percent(trace: Trace, answer: RunResult) -> str | None:
+    """Returns a warning where a bare number of slots was probably meant as a percentage."""
+    text, top_k = answer.capacity.text, trace.shape.top_k
+    pools = 1 if answer.setup.strategy.scope == "global" else trace.shape.num_layers
+    if not text.isdecimal() or answer.capacity.slots // pools >= top_k or int(text) > 100:
+        return None
+    each = "" if pools == 1 else f", {answer.capacity.slots // pools} a layer"
+    return (
+        f"capacity {text} is {text} slots{each}, fewer than the {top_k} experts that one token "
+        f"asks of one layer: for a share of all experts write {text}%"
+    )
 
 
 def regret(summary: dict[str, Any], belady: int, bypass: int) -> dict[str, Any]:
