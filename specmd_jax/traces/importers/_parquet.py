@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from specmd_jax.core.errors import InputError
 
-_ANY_VALUES = 1 << 22  # of a column, however small the file
+_ANY_VALUES = 1 << 22  # of a column in a batch of rows, however small the file
 _VALUES_A_BYTE = 16  # beyond those
 _ROWS = 4096  # unpacked at a time
 
@@ -35,12 +35,12 @@ def parquet_rows(
             found = [name for name in (*names, *texts) if name in file.schema_arrow.names]
             for name in found:
                 _check_type(name, file.schema_arrow.field(name).type, name in texts)
-            _check_size(path, file.metadata, found)
+        most = max(_ANY_VALUES, _VALUES_A_BYTE * path.stat().st_size)
         # Texts as numbers of a dictionary: none is copied for every row.
         with pq.ParquetFile(path, read_dictionary=[n for n in found if n in texts]) as file:
             number = 0
             for batch in file.iter_batches(batch_size=_ROWS, columns=found):
-                columns = [_values(batch.column(name)) for name in found]
+                columns = [_values(batch.column(name), most) for name in found]
                 for row in zip(*columns, strict=True):
                     number += 1
                     yield number, dict(zip(found, row, strict=True))
@@ -64,24 +64,17 @@ def _is_list(kind: pa.DataType) -> bool:
     return any(test(kind) for test in tests)
 
 
-def _check_size(path: Path, metadata: pq.FileMetaData, names: Collection[str]) -> None:
-    most = max(_ANY_VALUES, _VALUES_A_BYTE * path.stat().st_size)
-    counts: dict[str, int] = {}
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        for column in map(group.column, range(group.num_columns)):
-            name = column.path_in_schema.split(".")[0]
-            counts[name] = counts.get(name, 0) + column.num_values
-    for name in names:
-        if counts.get(name, 0) > most:
-            raise InputError(
-                f"column {name} unpacks to {counts[name]} values, more than routing in "
-                f"{path.stat().st_size} bytes: it is made to fill the memory"
-            )
+def _values(column: pa.Array, most: int) -> list[Any]:
+    """The values of a column; of texts, each different one is unpacked once.
 
-
-def _values(column: pa.Array) -> list[Any]:
-    """The values of a column; of texts, each different one is unpacked once."""
-    if not pa.types.is_dictionary(column.type):
-        return column.to_pylist()
-    words = column.dictionary.to_pylist()
-    return [None if at is None else words[at] for at in column.indices.to_pylist()]
+    Sizes are those of what was read: pyarrow's metadata of a damaged column ends the process.
+    """
+    if pa.types.is_dictionary(column.type):
+        words = column.dictionary.to_pylist()
+        return [None if at is None else words[at] for at in column.indices.to_pylist()]
+    if _is_list(column.type) and len(column.flatten()) > most:
+        raise InputError(
+            f"a column unpacks to over {most} values, more than routing in a file of this size: "
+            "it is made to fill the memory"
+        )
+    return column.to_pylist()
