@@ -32,6 +32,7 @@ _KINDS = {
     "object": "an object",
 }
 _MESSAGE = re.compile(r"Expected (?P<types>`[^`]+`)(?P<bound>[^,]*)(, got `\w+`)?")
+_LENGTHS = {"`str`": " characters", "`array`": " entries"}
 _SIGNS = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}
 
 
@@ -95,11 +96,13 @@ def _check_spelling(record: Mapping[str, Any], schema: type, where: str) -> None
 
 def _complaint(message: str, record: Mapping[str, Any]) -> str:
     """Returns msgspec's message in the words of a user: the field, what it must be, what it is."""
-    what, _, place = message.partition(" - at `$")
+    what, _, place = message.replace("`key` in ", "").partition(" - at `$")
     names = re.findall(r"\.(\w+)|\[(\d+|\.\.\.)\]", place.rstrip("`"))
     field = ".".join(name or f"[{index}]" for name, index in names).replace(".[", "[")
     if missing := re.search(r"missing required field `(\w+)`", what):
         return f"it has no {missing[1]}"
+    if "`key` in" in message:
+        return f"{field} has a key that is none"
     value: Any = record
     for name, index in names:
         if index == "...":
@@ -118,6 +121,7 @@ def _expected(message: str) -> str:
         if bound := re.search(rf"(?<![<>]){sign} ?([\d.e+]+)", match["bound"]):
             number = float(bound[1])
             size = f"{number:,.0f}" if number.is_integer() and number < 1e15 else f"{number:g}"
-            text += f" of {words} {size}{' entries' if 'length' in match['bound'] else ''}"
+            unit = _LENGTHS.get(match["types"], "") if "length" in match["bound"] else ""
+            text += f" of {words} {size}{unit}"
             break
     return text

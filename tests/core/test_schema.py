@@ -16,7 +16,8 @@ Count = Annotated[int, Meta(ge=1, le=4096)]
 class Shape(Struct):
     layers: Count
     widths: Count | Annotated[list[Count], Meta(max_length=3)] | None = None
-    options: dict[str, bool] = {}
+    options: dict[Annotated[str, Meta(max_length=8)], bool] = {}
+    title: Annotated[str, Meta(max_length=8)] = ""
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,8 @@ class Shape(Struct):
         ({"layers": 1, "widths": [1, -1]}, "widths[1] must be a whole number of at least 1"),
         ({"layers": 1, "widths": [1] * 4}, "widths must be a list of at most 3 entries"),
         ({"layers": 1, "options": {"x": 3}}, "options holds a value of the wrong kind"),
+        ({"layers": 1, "options": {"x" * 9: True}}, "options has a key that is none"),
+        ({"layers": 1, "title": "x" * 9}, "title must be a text of at most 8 characters"),
         ({"layers": 1, "width": 3}, "x.json has 'width': is widths meant?"),
         ({"layers": 1, "widths": "\x1b[31m\u202e"}, r"got '\x1b[31m\u202e'"),
         ({"layers": 1, "widths": "x" * 10**6}, "xxx..."),

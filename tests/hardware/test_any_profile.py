@@ -67,7 +67,7 @@ def test_a_strategy_is_read_or_refused_in_one_line(
     try:
         preset = read_strategy(path)
     except InputError as error:
-        assert "\n" not in str(error) and len(str(error)) < 700
+        assert "\n" not in str(error) and len(str(error)) < 500
     else:
         assert isinstance(preset.params, StrategyParams) and preset.strategy.lookahead >= 1
 
