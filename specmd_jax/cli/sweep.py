@@ -216,10 +216,11 @@ def _judge(jobs: "list[Job]", refused: "list[Refusal]", skip: bool) -> None:
     what = f"{len(refused)} of {len(jobs) + len(refused)} combinations cannot be run"
     reasons = _by_reason((refusal.reason, refusal.name) for refusal in refused)
     if not jobs:
-        raise InputError(f"{what} {reasons}")
+        raise InputError(f"{what} {'; '.join(reasons)}")
     if not skip:
-        raise InputError(f"{what} {reasons}; or leave such out with --skip-impossible")
-    say(f"specmd: left out: {what} {reasons}")
+        told = "; ".join(reasons)
+        raise InputError(f"{what} {told}; or leave such out with --skip-impossible")
+    say("\n  ".join([f"specmd: left out: {what} {reasons[0]}", *reasons[1:]]))
 
 
 def _tell_merged(merged: "list[Merged]", kept: int) -> None:
@@ -227,15 +228,16 @@ def _tell_merged(merged: "list[Merged]", kept: int) -> None:
     if merged:
         why = ((", ".join(one.idle) or "spelled otherwise", one.name) for one in merged)
         what = f"{len(merged)} of {len(merged) + kept} combinations are others in other words"
-        say(f"specmd: {what} {_by_reason(why)}")
+        reasons = _by_reason(why)
+        say("\n  ".join([f"specmd: {what} {reasons[0]}", *reasons[1:]]))
 
 
-def _by_reason(why: Iterable[tuple[str, str]]) -> str:
-    """Returns "(these): for this reason", one part for each reason."""
+def _by_reason(why: Iterable[tuple[str, str]]) -> list[str]:
+    """Returns "(these): for this reason", one text for each reason."""
     names: dict[str, dict[str, None]] = {}
     for reason, name in why:
         names.setdefault(reason, {})[name] = None
-    return "; ".join(f"({_some(list(alike))}): {reason}" for reason, alike in names.items())
+    return [f"({_some(list(alike))}): {reason}" for reason, alike in names.items()]
 
 
 def _some(names: list[str]) -> str:

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Int64, Integer
 
+from specmd_jax.core.quantities import plural
 from specmd_jax.policies.base import GATE, LOGITS
 from specmd_jax.simulator.counts import Counts
 from specmd_jax.study.run import RunResult
@@ -214,8 +215,8 @@ def _slots_for_percent(trace: Trace, answer: RunResult) -> str | None:
         return None
     each = "" if pools == 1 else f", {answer.capacity.slots // pools} a layer"
     return (
-        f"capacity {text} is {text} slots{each}, fewer than the {top_k} experts that one token "
-        f"asks of one layer: for a share of all experts write {text}%"
+        f"capacity {text} is {plural(int(text), 'slot')}{each}, fewer than the {top_k} experts "
+        f"that one token asks of one layer: for a share of all experts write {text}%"
     )
 
 
