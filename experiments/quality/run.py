@@ -30,8 +30,9 @@ from specmd_jax.runtime.quality.measure import (
     summarise_quality,
 )
 from specmd_jax.study.choice import Choice
-from specmd_jax.study.journal import Journal, journal_of, write_table
+from specmd_jax.study.journal import Journal, journal_of
 from specmd_jax.study.setup import make_setup
+from specmd_jax.study.table import write_table
 
 
 class Part(NamedTuple):

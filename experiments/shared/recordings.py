@@ -16,7 +16,8 @@ from rich.console import Console
 
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.files import replace_file
-from specmd_jax.study.journal import Journal, journal_of, write_table
+from specmd_jax.study.journal import Journal, journal_of
+from specmd_jax.study.table import write_table
 from specmd_jax.traces import Trace, import_trace, slice_passes, slice_requests
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,6 +8,7 @@ from tyro.conf import arg
 
 from specmd_jax.cli.flags import Json
 from specmd_jax.cli.output import print_json, progress, stdout
+from specmd_jax.cli.writable import Force, check_output, mark
 from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,20 +26,20 @@ class Calibrate:
 
     output: Annotated[Path, arg(aliases=["-o"], metavar="H.json")]
     """The profile to write."""
+    force: Force = False
     json: Json = False
     """Print one JSON object."""
 
     def run(self) -> None:
         if self.output.suffix != ".json":
             raise InputError(f"{self.output} is no .json: --hardware knows a profile by its ending")
-        if not self.output.parent.is_dir():
-            raise InputError(f"{self.output.parent} is no folder: make it first")
+        check_output(self.output, self)
         from specmd_jax.hardware.probe import measure
         from specmd_jax.hardware.profiles import write_profile
 
         with progress("measuring this machine") as on_progress:
             profile, about = measure(on_progress=on_progress)
-        write_profile(profile, self.output, about)
+        write_profile(profile, self.output, about | {"settings": mark(self)})
         if self.json:
             record = {"output": str(self.output), "label": MEASURED} | asdict(profile)
             print_json(record | {"measured": about})

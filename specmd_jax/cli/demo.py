@@ -9,7 +9,7 @@ from tyro.conf import arg
 from specmd_jax.cli.flags import Json, option
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, progress, say, stdout
-from specmd_jax.cli.writable import check_writable
+from specmd_jax.cli.writable import Force, check_output, mark
 from specmd_jax.core.errors import InputError
 
 MOST_TOKENS = 256  # of each run: some minutes
@@ -26,6 +26,7 @@ class Demo:
     """Tokens that each strategy writes."""
     output: Annotated[Path | None, arg(aliases=["-o"], metavar="R.html")] = None
     """Write a report, too: a page with a picture and the texts."""
+    force: Force = False
     json: Json = False
     """Print one JSON object."""
 
@@ -37,7 +38,9 @@ class Demo:
         if not 2 <= self.tokens <= MOST_TOKENS:
             raise InputError(f"--tokens {self.tokens} is out of range: give 2 to {MOST_TOKENS}")
         if self.output is not None:
-            check_writable(self.output, "report.html")
+            if self.output.suffix.lower() not in (".html", ".htm"):
+                raise InputError(f"{self.output} is no .html: a report is a page for a browser")
+            check_output(self.output, self)
         enable_compilation_cache()
         with progress("six strategies, two capacities") as on_progress:
             shown = demonstrate(self.tokens, on_progress)
@@ -46,5 +49,5 @@ class Demo:
         else:
             show_demo(shown._asdict(), stdout())
         if self.output is not None:
-            write_demo_page(shown._asdict(), self.output)
+            write_demo_page(shown._asdict(), self.output, mark(self))
             say(f"report: {self.output}")

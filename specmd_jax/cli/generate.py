@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +13,7 @@ from specmd_jax.cli.interrupts import check, heard, keeping, word
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, say, show
 from specmd_jax.cli.throttle import Throttle
-from specmd_jax.cli.writable import check_writable
+from specmd_jax.cli.writable import Force, check_output, check_trace_name, mark
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.printable import printable_prose
 from specmd_jax.core.quantities import plural
@@ -61,6 +61,7 @@ class Generate:
     """What the model computes in."""
     trace_out: Annotated[Path | None, option("T")] = None
     """Write the routing of this run, to be replayed by every other verb."""
+    force: Force = False
     json: Json = False
     """Print one JSON object."""
 
@@ -99,7 +100,8 @@ class Generate:
         if not self.prompt.strip():
             raise InputError("--prompt is empty: give some text to continue")
         if self.trace_out is not None:
-            check_writable(self.trace_out, "trace.st")
+            check_trace_name(self.trace_out)
+            check_output(self.trace_out, self)
 
     def _recorder(self, strategy: Any) -> "Recorder | None":
         """A trace of this run must hold whatever its own strategy reads."""
@@ -181,6 +183,7 @@ class Generate:
         sampling = Sampling(drawn.temperature, drawn.top_p)
         how = Continuation(drawn.max_tokens, 1, sampling, self.cache.seed or 0)
         origin = describe_recording(self.model, checkpoint, how, self.dtype, "--prompt")
+        origin = replace(origin, recorded=f"{origin.recorded}, {mark(self)}")
         plain = model.store.precisions == AS_STORED  # else sizes go by precision, not by layer
         sizes = model.store.copy_bytes[:, 0] if plain else None
         write_trace(recorder.trace(model.config.spec.num_experts, origin, sizes), self.trace_out)

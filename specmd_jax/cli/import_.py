@@ -1,6 +1,6 @@
 """`specmd import`: any known producer's trace into the project's own format."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 
 from specmd_jax.cli.flags import Json, Slicing, load_model, option
 from specmd_jax.cli.output import print_json, show
+from specmd_jax.cli.writable import Force, check_place, check_trace_name, holds_other
 from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Import:
     """Traces, files or folders, recognised by their content."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="T")]
     """The file to write."""
+    force: Force = False
     format: Annotated[str | None, option("F")] = None
     """The format, where recognition fails."""
     num_experts: Annotated[int | None, option("N")] = None
@@ -59,10 +61,12 @@ class Import:
 
         if not self.sources:
             raise InputError("no source is given: name at least one trace to import")
-        if self.output.is_dir():
-            raise InputError(f"{self.output} is a folder: give a file in it, for example trace.st")
+        check_trace_name(self.output)
+        check_place(self.output, self)
         trace = identify(import_traces(self.sources, self._options()))
         trace = self.slicing.apply(trace)
+        if self.output.exists() and not self.force and not _is(self.output, trace):
+            raise holds_other(self.output)
         write_trace(trace, self.output)
         record = {"output": str(self.output)} | describe_trace(trace)
         if self.json:
@@ -130,3 +134,19 @@ def _ids(text: str | None) -> tuple[int, ...] | None:
     if not all(part.isdecimal() and len(part) < 6 for part in parts):
         raise InputError(f"--shared-experts {text[:40]!r}: give ids like 16 or 16,17, or none")
     return tuple(sorted({int(part) for part in parts}))
+
+
+def _is(path: Path, trace: "Trace") -> bool:
+    """Says whether `path` holds this very trace."""
+    import numpy as np
+
+    from specmd_jax.traces import read_trace
+
+    try:
+        held = read_trace(path)
+    except InputError:
+        return False
+    return all(
+        np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
+        for one, other in ((getattr(held, f.name), getattr(trace, f.name)) for f in fields(held))
+    )

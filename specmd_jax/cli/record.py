@@ -1,7 +1,7 @@
 """`specmd record`: run a model on prompts and keep which experts it chose."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ from specmd_jax.cli.flags import Json, option
 from specmd_jax.cli.interrupts import checked, heard, keeping, remark, word
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, progress, say, show
-from specmd_jax.cli.writable import check_writable
+from specmd_jax.cli.writable import Force, check_output, check_trace_name, mark
 from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Record:
     """Text with a prompt a line, or .jsonl with a field prompt, question or text."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="T")]
     """The trace to write."""
+    force: Force = False
     continued: Continued = field(default_factory=Continued)
     scores: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
     """Record the gates' scores of all experts too, for routing and miss policies."""
@@ -71,7 +72,8 @@ class Record:
 
         if not 0 <= self.lookahead <= MAX_LOOKAHEAD:
             raise InputError(f"--lookahead {self.lookahead}: give 0 to {MAX_LOOKAHEAD}")
-        self._check_output()
+        check_trace_name(self.output)
+        check_output(self.output, self)
         texts = read_prompts(self.prompts)
         checkpoint = open_model(self.model)
         how = self._how(checkpoint)
@@ -87,11 +89,6 @@ class Record:
             if stopped or heard():
                 whole = f"{recorder.requests} of {len(prompts)} requests"
                 raise KeyboardInterrupt(f"{word()}: {self.output} holds {whole}")
-
-    def _check_output(self) -> None:
-        check_writable(self.output, "trace.st")
-        if self.output.exists() and self.prompts.exists() and self.output.samefile(self.prompts):
-            raise InputError(f"{self.output} is the file of prompts: give another to write")
 
     def _how(self, checkpoint: "Checkpoint") -> "Continuation":
         from specmd_jax.models import Sampling
@@ -147,6 +144,7 @@ class Record:
         from specmd_jax.traces.analysis import describe_trace
 
         origin = describe_recording(self.model, checkpoint, how, self.dtype, self.prompts.name)
+        origin = replace(origin, recorded=f"{origin.recorded}, {mark(self)}")
         trace = recorder.trace(checkpoint.config.spec.num_experts, origin, expert_bytes)
         write_trace(trace, self.output)
         facts: dict[str, Any] = {"output": str(self.output)} | describe_trace(trace)

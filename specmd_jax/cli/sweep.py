@@ -1,4 +1,4 @@
-"""`specmd sweep`: traces through a grid of caches, one row of parquet each."""
+"""`specmd sweep`: traces through a grid of caches, one row of a table each."""
 
 import itertools
 import time
@@ -22,8 +22,10 @@ from specmd_jax.cli.flags import (
 from specmd_jax.cli.interrupts import remark
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, progress, say, stdout
+from specmd_jax.cli.writable import Force, check_place, holds_other
 from specmd_jax.core.errors import InputError
 from specmd_jax.core.printable import printable_record
+from specmd_jax.core.quantities import plural
 from specmd_jax.study.choice import OPTIONS
 from specmd_jax.study.option import WHOLE, parse_axis, split_values
 
@@ -100,7 +102,8 @@ class Passes:
 class Sweep:
     """Replay traces through every combination of a grid and write a table, one row each.
 
-    A sweep that is interrupted goes on where it was when it is called again.
+    A sweep that is interrupted goes on where it was when it is called again; rows that the table
+    holds already are not computed again.
     """
 
     traces: Annotated[
@@ -108,7 +111,8 @@ class Sweep:
     ]
     """Traces of any known format."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="R.parquet")]
-    """The table to write."""
+    """The table to write: .parquet, .csv, .jsonl or .md."""
+    force: Force = False
     axes: Axes = Axes()
     passes: Passes = Passes()
     part: Part = field(default_factory=Part)
@@ -122,18 +126,22 @@ class Sweep:
     """Print one JSON object."""
 
     def run(self) -> None:
-        from specmd_jax.study.journal import Journal, journal_of, write_table
+        from specmd_jax.study.journal import Journal, journal_of
         from specmd_jax.study.sweep import plan, run_jobs
+        from specmd_jax.study.table import table_kind, write_table
 
         begun = time.perf_counter()
         if self.sort == "tpot_s" and self.axes.hardware is None:
             raise InputError("--sort tpot_s needs times: add --hardware")
+        check_place(self.output, self)
+        table_kind(self.output)
         setups, merged = self.axes.grid().setups()
         spec = load_model(self.model)
         jobs, refused = plan(self._sources(spec), setups, spec)
         _judge(jobs, refused, self.skip_impossible)
         if not self.json:  # which lists them
             _tell_merged(merged, len(setups))
+        known = self._known(jobs)
         journal = Journal(journal_of(self.output))
         enable_compilation_cache()
 
@@ -143,13 +151,34 @@ class Sweep:
 
         try:
             with remark(kept), progress(f"{len(jobs)} configurations") as on_progress:
-                rows = run_jobs(jobs, journal, spec, on_progress)
-                write_table(rows, self.output)
+                rows = run_jobs(jobs, journal, spec, on_progress, known)
+                if len(known) < len(rows):
+                    write_table(rows, self.output)
         except InputError:
             journal.remove_if_empty()
             raise
         journal.remove()
         self._report(rows, (refused, merged), time.perf_counter() - begun)
+
+    def _known(self, jobs: "list[Job]") -> dict[str, dict[str, Any]]:
+        """Returns the rows that the table holds already, by key.
+
+        Raises:
+          InputError: it holds others, which would be lost.
+        """
+        from specmd_jax.study.table import read_table
+
+        if self.force or not self.output.exists():
+            return {}
+        try:
+            known = {str(row["key"]): row for row in read_table(self.output)}
+        except (InputError, KeyError) as error:
+            raise holds_other(self.output) from error
+        if not known or set(known) - {job.short for job in jobs}:
+            raise holds_other(self.output)
+        if len(known) == len(jobs):
+            say(f"{self.output} is complete: its {plural(len(jobs), 'row')} are shown as they are")
+        return known
 
     def _sources(self, spec: "ModelSpec | None") -> "list[Source]":
         if not self.traces:
@@ -159,8 +188,6 @@ class Sweep:
             if path.resolve() in seen:
                 raise InputError(f"{path} is given twice: give each trace once")
             seen.add(path.resolve())
-        if self.output.resolve() in seen:
-            raise InputError(f"{self.output} is one of the traces: write to another file")
         return [
             source
             for path in self.traces
@@ -194,7 +221,7 @@ class Sweep:
             return
         best, console = printable_record(best), stdout()
         more = f", the best {SHOWN}:" if len(rows) > SHOWN else ""
-        title = Text(f"\n  {len(rows)} rows in {self.output}{more}   ", "bold")
+        title = Text(f"\n  {plural(len(rows), 'row')} in {self.output}{more}   ", "bold")
         console.print(title.append_text(labels(best[0] | {"open_loop": False})))
         console.print()
         show_comparison(best, console, SHOWN)

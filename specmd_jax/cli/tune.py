@@ -18,6 +18,7 @@ from specmd_jax.cli.flags import (
 )
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, progress, show
+from specmd_jax.cli.writable import Force, check_output, mark
 from specmd_jax.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Tune:
         None
     )
     """The strategy to write, for --strategy of every verb."""
+    force: Force = False
     cache: Decisions = field(default_factory=Decisions)
     machine: Machine = field(default_factory=Machine)
     slicing: Slicing = field(default_factory=Slicing)
@@ -98,8 +100,8 @@ class Tune:
                 raise InputError(f"--{flag} {price:g} is out of range: give 0 to 1000")
         if self.output is not None and self.output.suffix != ".json":
             raise InputError(f"{self.output} is no .json: --strategy knows a file by its ending")
-        if self.output is not None and not self.output.parent.is_dir():
-            raise InputError(f"{self.output.parent} is no folder: make it first")
+        if self.output is not None:
+            check_output(self.output, self)
 
     def _tune(self, trace: "Trace", setup: "Setup", spec: "ModelSpec | None") -> dict[str, Any]:
         import numpy as np
@@ -118,8 +120,9 @@ class Tune:
         if self.output is not None:
             values = np.asarray([record["knobs"][knob.name]["tuned"] for knob in knobs])
             params = with_values(setup.params, knobs, values)
+            about = record | {"settings": mark(self)}
             write_strategy(
-                self.output, setup.strategy, params, setup.precisions, setup.start, record
+                self.output, setup.strategy, params, setup.precisions, setup.start, about
             )
             record["output"] = str(self.output)
         return record

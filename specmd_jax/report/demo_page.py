@@ -29,10 +29,10 @@ td.text { text-align: left; white-space: normal; width: 100%; color: #555; font-
 """
 
 
-def write_demo_page(shown: Mapping[str, Any], path: Path) -> None:
-    """Writes the page, whole or not at all."""
+def write_demo_page(shown: Mapping[str, Any], path: Path, settings: str) -> None:
+    """Writes the page, whole or not at all, and in a comment the `settings` it is of."""
     with replace_file(path) as half:
-        half.write_text(_page(shown), encoding="utf-8")
+        half.write_text(f"{_page(shown)}<!-- {settings} -->\n", encoding="utf-8")
 
 
 def _page(shown: Mapping[str, Any]) -> str:

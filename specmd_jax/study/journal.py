@@ -1,40 +1,17 @@
-"""Where a sweep's rows go: a journal while it runs, a parquet file when it is done."""
+"""Where a sweep's rows go while it runs: a journal beside the table to come."""
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from msgspec import Struct
 
 from specmd_jax.core.errors import InputError
-from specmd_jax.core.files import replace_file, unwritable
+from specmd_jax.core.files import unwritable
 from specmd_jax.core.json_files import parse_object
-from specmd_jax.core.printable import printable_record
 from specmd_jax.core.schema import read_record
-
-
-def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Writes rows as parquet, a column for every key of any row, at once or not at all.
-
-    Raises:
-      InputError: the file cannot be written.
-    """
-    rows = printable_record(rows)  # names of files may hold bytes that are no text
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    table = pa.table({name: _column([row.get(name) for row in rows]) for name in columns})
-    with replace_file(path) as half:
-        pq.write_table(table, half, compression="zstd")
-
-
-def _column(values: list[Any]) -> pa.Array:
-    """Returns a column of its values' type; a ratio that no row has is a number too."""
-    column = pa.array(values)
-    return column.cast(pa.float64()) if pa.types.is_null(column.type) else column
-
 
 LONGEST_LINE = 1 << 20  # bytes; no row is near it
 

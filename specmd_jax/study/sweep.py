@@ -105,6 +105,11 @@ class Job(NamedTuple):
     setup: Setup
     key: str  # of what decides the row: the trace, the setup, the model and the version
 
+    @property
+    def short(self) -> str:
+        """As much of the key as a table holds."""
+        return self.key[:16]
+
 
 def plan(
     sources: Sequence[Source], setups: Sequence[Setup], spec: ModelSpec | None = None
@@ -124,9 +129,20 @@ def run_jobs(
     journal: Journal,
     spec: ModelSpec | None = None,
     on_progress: Callable[[float], None] = lambda share: None,
+    known: Mapping[str, dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Returns the row of each job, in order; those that the journal holds are not run again."""
-    rows = journal.rows()
+    """Returns the row of each job, in order; those that are there already are not run again.
+
+    Args:
+      jobs: of which rows are wanted.
+      journal: of the rows of this sweep so far, to which new ones are added.
+      spec: the model, if the traces do not say.
+      on_progress: called with the share of the rows that is there.
+      known: rows of a finished sweep, by their column `key`.
+    """
+    finished = known or {}
+    rows = {job.key: finished[job.short] for job in jobs if job.short in finished}
+    rows |= journal.rows()
     todo = [job for job in jobs if job.key not in rows]
     done = len(jobs) - len(todo)
     for chunk in _chunks(todo):
@@ -138,7 +154,9 @@ def run_jobs(
         answers = compare(trace, [job.setup for job in chunk], spec, progress)
         about = about_trace(chunk[0].source)
         fresh = {
-            job.key: about | flat_row(summarise_result(trace, answer), answer.setup)
+            job.key: about
+            | flat_row(summarise_result(trace, answer), answer.setup)
+            | {"key": job.short}
             for job, answer in zip(chunk, answers, strict=True)
         }
         journal.append(fresh)
