@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
+from specmd_jax.core.printable import printable
+
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 PATIENCE_S = 0.25  # until a signal that no line of Python was there to hear ends the process
 FAILED = 1  # what Python returns after a traceback
@@ -134,17 +136,23 @@ def _end(*remarks: Callable[[], str]) -> NoReturn:
     if not _ending.acquire(blocking=False):
         while True:  # the other thread is at it
             time.sleep(1)
-    from specmd_jax.core.files import discard_all  # late: signals are heard before any import
-    from specmd_jax.core.printable import printable
-
-    discard_all()
-    line = f"specmd: {word()}"
-    with suppress(Exception):
-        line += "".join(f" {message()}" for message in remarks)
-    clear = "\r\x1b[2K\x1b[?25h" if sys.stderr.isatty() and _draws() else ""
-    with suppress(OSError):
+    try:
+        _clear_away()
+        line = f"specmd: {word()}"
+        with suppress(Exception):
+            line += "".join(f" {message()}" for message in remarks)
+        clear = "\r\x1b[2K\x1b[?25h" if sys.stderr.isatty() and _draws() else ""
         os.write(2, f"{clear}{printable(line)}\n".encode(errors="backslashreplace"))
-    os._exit(exit_code())
+    finally:
+        os._exit(exit_code())
+
+
+def _clear_away() -> None:
+    """Removes what is half-written. Nothing may be imported here: an import may be under way."""
+    files = sys.modules.get("specmd_jax.core.files")
+    discard = getattr(files, "discard_all", None)
+    if discard is not None:
+        discard()
 
 
 def _draws() -> bool:

@@ -12,7 +12,6 @@ import pytest
 
 from experiments.collisions import run as collisions
 from experiments.miss_ratio_curves import run as miss_ratio_curves
-from experiments.shared.recordings import RESULTS, read_rows
 from specmd_jax.core.errors import InputError
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -20,8 +19,6 @@ PICTURES = {
     "collisions": ["collisions.png", "collisions_demand.png", "collisions_by_layer.png"],
     "miss_ratio_curves": ["miss_ratio_curves.png"],
 }
-
-PAGES = ("collisions.page", "miss_ratio_curves.report", "prefetch_guard.report", "quality.report")
 
 
 def check_results(name: str, folder: Path) -> list[dict[str, Any]]:
@@ -62,14 +59,6 @@ def test_miss_ratio_curves(recorded: Path, tmp_path: Path, monkeypatch: pytest.M
     misses = {(row["scope"], row["policy"], row["slots"]): row["misses"] for row in rows}
     for (scope, policy, slots), missed in misses.items():
         assert policy != "lru" or missed >= misses[scope, "belady", slots]
-
-
-@pytest.mark.parametrize("module", PAGES)
-def test_the_page_is_what_the_table_says(module: str):
-    """Results are committed together: table and page, of one run."""
-    name = module.split(".")[0]
-    page = import_module(f"experiments.{module}").page(read_rows(RESULTS / f"{name}.parquet"))
-    assert (RESULTS / f"{name}.md").read_text() == "\n".join(page) + "\n"
 
 
 @pytest.mark.parametrize("name", PICTURES)
