@@ -22,7 +22,7 @@ def work():
 cli._dispatch = lambda arguments: work()
 sys.exit(cli.main())
 """
-COMPILED = "import hashlib; hello(); hashlib.pbkdf2_hmac('sha256', b'', b'', 1 << 31)"
+COMPILED = "import hashlib; hello(); hashlib.pbkdf2_hmac('sha256', b'', b'', (1 << 31) - 1)"
 FINISHED = "import atexit, time; atexit.register(lambda: [hello(), time.sleep(60)])"
 SWALLOWED = """
     while True:
