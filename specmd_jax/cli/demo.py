@@ -38,9 +38,9 @@ class Demo:
         if not 2 <= self.tokens <= MOST_TOKENS:
             raise InputError(f"--tokens {self.tokens} is out of range: give 2 to {MOST_TOKENS}")
         if self.output is not None:
+            check_output(self.output, self)
             if self.output.suffix.lower() not in (".html", ".htm"):
                 raise InputError(f"{self.output} is no .html: a report is a page for a browser")
-            check_output(self.output, self)
         enable_compilation_cache()
         with progress("six strategies, two capacities") as on_progress:
             shown = demonstrate(self.tokens, on_progress)

@@ -102,8 +102,9 @@ class Passes:
 class Sweep:
     """Replay traces through every combination of a grid and write a table, one row each.
 
-    A sweep that is interrupted goes on where it was when it is called again; rows that the table
-    holds already are not computed again.
+    A sweep that is interrupted goes on where it was when it is called again.
+
+    Rows that the table holds already are not computed again.
     """
 
     traces: Annotated[

@@ -170,7 +170,7 @@ OTHERS = [
     ("sweep {full} -o {folder}/r.parquet --param eviction.decay=0.5", "no combination has"),
     ("sweep {full} -o {folder}/r.parquet --eviction lfu-decay --param eviction.decay=2", "(0, 1]"),
     ("sweep {full} {full} -o {folder}/r.parquet", "is given twice"),
-    ("sweep {full} -o {full}", "is one of the traces"),
+    ("sweep {full} -o {full}", "is read by this command"),
     ("sweep {full} -o {folder}/r.parquet --capacity 5%,abc", "capacity 'abc' is no size"),
     ("sweep {full} -o {folder}/r.parquet --capacity 8+8+4 --scope layer", "3 quotas for 4"),
     ("sweep {full} -o {folder}/r.parquet --batch 1,two", "--batch 'two' is no whole number"),

@@ -170,7 +170,7 @@ ERRORS = [
     ("{folder} --prompts {folder}/good.txt -o {folder}/t.st", "config.json"),
     ("{model} --prompts {folder}/good.txt -o {folder}", "is a folder: give a file in it"),
     ("{model} --prompts {folder}/good.txt -o {folder}/no/t.st", "cannot be written"),
-    ("{model} --prompts {folder}/good.txt -o {folder}/good.txt", "is the file of prompts"),
+    ("{model} --prompts {folder}/good.txt -o {folder}/good.txt", "is read by this command"),
     ("{model} --prompts {folder}/good.txt", "missing from specmd record: -o"),
     ("--prompts {folder}/good.txt -o {folder}/t.st", "missing from specmd record: MODEL"),
     *(
