@@ -43,6 +43,8 @@ class Record:
     """Run a model on prompts, and write the experts it chose into a specmd.trace/1 file.
 
     Expert ids and gate weights are always recorded. The whole model must fit the device.
+
+    Ctrl-C keeps the requests that are whole; there is no going on from them.
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
