@@ -142,7 +142,9 @@ def _within_layers(
     experts = within_layers(found.experts, size, offsets)
     said = f"ids count on from layer to layer: taken as layer x {size} + expert"
     if options.ids is None:
-        provenance = _noted(provenance, doubt=f"{said}; if they do not, give --ids per-layer")
+        provenance = _noted(
+            provenance, doubt=f"{said}; if they do not, import with --ids per-layer"
+        )
     else:
         provenance = _noted(provenance, said)
     return found._replace(experts=experts), size, provenance
@@ -160,7 +162,8 @@ def _routed(
             listed = ",".join(map(str, always))
             doubt = (
                 f"{SHARED_DOUBT} {listed} at every layer, as it does a shared one: "
-                f"--shared-experts {listed} leaves it out, --shared-experts none keeps it"
+                f"import with --shared-experts {listed} to leave it out, or with "
+                "--shared-experts none"
             )
             return found, num_experts, _noted(provenance, doubt=doubt)
     if not shared:
