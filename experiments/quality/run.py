@@ -8,6 +8,7 @@ results/quality.parquet, .md and .png; a run that is stopped goes on where it wa
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,9 +115,10 @@ def measure_all(reading: Callable[[], Reading], told: str, output: Path) -> Rows
         if key not in done:
             console.log(part.name)
             read = read or reading()
-            done[key] = {"rows": part.rows(read)}
+            done[key] = {"rows": json.dumps(part.rows(read))}  # the journal holds scalars
             journal.append({key: done[key]})
-    rows = [row for part in parts() for row in done[f"{told} {part.name}"]["rows"]]
+    found = (json.loads(done[f"{told} {part.name}"]["rows"]) for part in parts())
+    rows = [row for part_rows in found for row in part_rows]
     write_table(rows, output)
     journal.remove()
     return rows

@@ -1,6 +1,7 @@
 """The recorded traces that the experiments replay, and the tables that they leave behind."""
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -97,9 +98,10 @@ def finish(parts: Parts, traces: Mapping[str, Trace], output: Path) -> None:
         key = f"{told} {name}"
         if key not in done:
             console.log(f"{number}/{len(parts)} {name}")
-            done[key] = {"rows": compute()}
+            done[key] = {"rows": json.dumps(compute())}  # the journal holds scalars
             journal.append({key: done[key]})
-    write_table([row for name in parts for row in done[f"{told} {name}"]["rows"]], output)
+    found = (json.loads(done[f"{told} {name}"]["rows"]) for name in parts)
+    write_table([row for rows in found for row in rows], output)
     journal.remove()
 
 
