@@ -22,6 +22,7 @@ VERBS: dict[str, Verb] = {
     "replay": _verb("replay", "Replay", "time a recorded routing here, with random weights"),
     "record": _verb("record", "Record", "run a model, write the experts it chose into a trace"),
     "inspect": _verb("inspect_", "Inspect", "is it the policy or the working set?"),
+    "curve": _verb("curve", "Curve", "what each policy misses at every capacity"),
     "simulate": _verb("simulate", "Simulate", "replay a trace through one cache"),
     "sweep": _verb("sweep", "Sweep", "replay traces through a grid of caches, into parquet"),
     "tune": _verb("tune", "Tune", "turn a strategy's thresholds until a trace runs fastest"),

@@ -67,9 +67,14 @@ def drawable(text: str) -> str:
 
 
 def save_picture(figure: Figure, path: Path) -> None:
-    """Writes the figure as PNG, whole or not at all."""
+    """Writes the figure whole or not at all, with no date: PNG, or SVG or PDF by the suffix."""
+    kind = path.suffix.lower().lstrip(".")
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with replace_file(path) as half:
-        figure.savefig(half, format="png", metadata={"Software": None})
+        if kind in undated:
+            figure.savefig(half, format=kind, metadata=undated[kind])
+        else:
+            figure.savefig(half, format="png", metadata={"Software": None})
 
 
 def spread(positions: Sequence[float], least: float) -> list[float]:

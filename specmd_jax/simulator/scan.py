@@ -61,12 +61,12 @@ def _serve_pass(
 ) -> tuple[SimState, PassTimes | None]:
     step, events, pass_costs = one
     state = begin_pass(state)
-    whole, by_layer = _split(events)
+    whole, by_layer = split_pass(events)
     layers = jnp.arange(setting.shape.num_layers, dtype=jnp.int32)
 
     def one_layer(state, inputs):
         layer, rows = inputs
-        event = _event(setting.shape, step, layer, whole, rows)
+        event = event_of(setting.shape, step, layer, whole, rows)
         state, service = serve_event(setting, costs, pass_costs, state, event)
         return state, (service.counts, service.times)
 
@@ -78,16 +78,22 @@ def _serve_pass(
     return state, jax.tree.map(two_word_total, times)
 
 
-def _split(events: Events) -> tuple[Events, Events]:
+def split_pass(events: Events) -> tuple[Events, Events]:
     """Separates what a pass has once from what it has by layer."""
     once = {"tokens", "prefill", "fresh", "valid"}
     whole = events._replace(**dict.fromkeys(set(Events._fields) - once))
     return whole, events._replace(**dict.fromkeys(once))
 
 
-def _event(
+def event_of(
     shape: ModelShape, step: Int[Array, ""], layer: Int[Array, ""], whole: Events, rows: Events
 ) -> Event:
+    """Returns one event of a pass.
+
+    Args:
+      step: the pass.
+      whole, rows: of `split_pass`, the latter at `layer`.
+    """
     return Event(
         clock=step * shape.num_layers + layer,
         step=step,

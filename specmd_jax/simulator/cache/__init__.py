@@ -5,7 +5,7 @@ lets in what was named for a layer to come. They follow docs/semantics.md, secti
 """
 
 from specmd_jax.simulator.cache.copies import empty_cache, warm
-from specmd_jax.simulator.cache.demand import DemandResult, demand, demand_hits
+from specmd_jax.simulator.cache.demand import DemandResult, demand, demand_hits, look_ahead
 from specmd_jax.simulator.cache.prefetch import PrefetchResult, Targets, prefetch
 from specmd_jax.simulator.cache.setting import CacheConfig
 from specmd_jax.simulator.cache.victims import rank
@@ -18,6 +18,7 @@ __all__ = [
     "demand",
     "demand_hits",
     "empty_cache",
+    "look_ahead",
     "prefetch",
     "rank",
     "warm",

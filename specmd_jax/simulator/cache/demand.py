@@ -50,7 +50,7 @@ def demand(
       flight: the copy on the link at this gate: pinned, and no hit. None: there is no link.
     """
     layer = event.layer
-    cache = _look_ahead(cache, event)
+    cache = look_ahead(cache, event)
     tier = row(cache.tier, layer)
     flying = in_flight(flight, layer, tier)
     resident = (tier != ABSENT) & ~flying
@@ -98,7 +98,7 @@ def demand_hits(
       event: every expert it uses is on the device, none of them on the link.
     """
     layer, used = event.layer, event.used
-    cache = _look_ahead(cache, event)
+    cache = look_ahead(cache, event)
     tier, nobody = row(cache.tier, layer), jnp.zeros_like(used)
     after = _touch(cache, event, used, nobody)
     outcome = _outcome(setting, cache, event, used, used, tier, nobody)
@@ -166,7 +166,7 @@ def _plan(
     return load_all(view) if plan is None else plan(setting.params.miss, view, event, setting.shape)
 
 
-def _look_ahead(cache: CacheState, event: Event) -> CacheState:
+def look_ahead(cache: CacheState, event: Event) -> CacheState:
     """Returns `cache` with the next uses as they are from this event on."""
     if cache.next_use is None:
         return cache
