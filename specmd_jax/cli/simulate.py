@@ -61,7 +61,12 @@ class Simulate:
 def simulate(
     trace: "Trace", setup: "Setup", spec: "ModelSpec | None", with_regret: bool
 ) -> dict[str, Any]:
-    """Returns the summary of one run, what it means beside the optimum, and what the trace is."""
+    """Returns the summary of one run, what it means beside the optimum, and what the trace is.
+
+    Args:
+      spec: the model, for sizes and times; None: it is not known.
+      with_regret: whether Belady's optimum is replayed as well.
+    """
     from specmd_jax.study.metrics import summarise_result
     from specmd_jax.study.run import compare
     from specmd_jax.study.setup import describe
@@ -91,7 +96,13 @@ def simulate(
 def compare_with_optimum(
     trace: "Trace", setup: "Setup", spec: "ModelSpec | None", summary: dict[str, Any]
 ) -> dict[str, Any]:
-    """Returns the regret against Belady, with forced admission and with bypass, no prefetch."""
+    """Returns the regret against Belady, with forced admission and with bypass, no prefetch.
+
+    Args:
+      setup: whose capacity and copies the optimum has.
+      spec: the model, for sizes and times; None: it is not known.
+      summary: of the run that is compared.
+    """
     from specmd_jax.policies.strategy import make_strategy
     from specmd_jax.study.metrics import count_summary, regret
     from specmd_jax.study.run import compare

@@ -65,6 +65,11 @@ def hash_uniform(
     """Returns 32 mixed bits of each (seed, clock, layer, expert): MurmurHash3's finaliser.
 
     A counter hash, not a key that is split along the way: any draw can be had without the others.
+
+    Args:
+      seed: of the policy that draws.
+      clock: the event.
+      layer, expert: which the draw is for.
     """
 
     def word(value, factor):

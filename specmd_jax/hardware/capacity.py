@@ -121,6 +121,11 @@ def parse_capacity(
     A percentage is of the routed experts' bf16 bytes (of the recorded bytes where the trace has
     its own); a bare number is slots of tier 0; `auto` is `free_bytes`.
 
+    Args:
+      copies: what one expert takes, by layer and precision.
+      scope: "global": one pool; "layer": the capacity is spread over the layers.
+      free_bytes: what the device has left; None: that is not known.
+
     Raises:
       InputError: the text is no capacity, or what it needs is not known.
     """

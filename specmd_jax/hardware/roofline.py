@@ -104,7 +104,12 @@ def expert_s(
     tokens_per_expert: float | int,
     precision: str = "bf16",
 ) -> float:
-    """Returns the seconds of one resident expert: max(2 x weights x tokens / peak, bytes / HBM)."""
+    """Returns the seconds of one resident expert: max(2 x weights x tokens / peak, bytes / HBM).
+
+    Args:
+      tokens_per_expert: routed to it in this pass.
+      precision: of its weights on the device.
+    """
     return expert_roof(spec, hw, precision).at(tokens_per_expert)
 
 
@@ -118,6 +123,10 @@ def host_expert_s(
 
     max(2 x weights x tokens / host FLOPs, bytes / host memory), and the activations of its
     tokens there and back over the link.
+
+    Args:
+      tokens_per_expert: routed to it in this pass.
+      precision: of its weights in host memory.
     """
     roof = Roof(
         spec.expert_bytes(precision) / hw.host_memory_bytes_per_s,

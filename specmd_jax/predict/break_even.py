@@ -41,7 +41,13 @@ def batch_pass(
     *,
     context: int = 1024,
 ) -> PassTime:
-    """Returns the time of a decode pass of `batch` unrelated sequences."""
+    """Returns the time of a decode pass of `batch` unrelated sequences.
+
+    Args:
+      precision: of the expert copies.
+      hit_rate: of a sequence alone, in 0..1.
+      context: tokens in the KV cache of each sequence.
+    """
     parts = pass_parts(spec, hardware, precision, tokens=batch, context=context, sequences=batch)
     union = demanded_by_batch(spec.num_experts, spec.top_k, float(batch))
     if batch == 1:
@@ -58,7 +64,13 @@ def verify_pass(
     *,
     context: int = 1024,
 ) -> PassTime:
-    """Returns the time of the pass that checks `draft` drafted tokens and adds one."""
+    """Returns the time of the pass that checks `draft` drafted tokens and adds one.
+
+    Args:
+      precision: of the expert copies.
+      hit_rate: of a pass of one token, in 0..1.
+      context: tokens in the KV cache.
+    """
     tokens = draft + 1
     parts = pass_parts(spec, hardware, precision, tokens=tokens, context=max(context, tokens))
     union = demanded_in_a_row(spec.num_experts, spec.top_k, tokens)

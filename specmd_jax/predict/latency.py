@@ -239,6 +239,10 @@ def demanded_in_a_row(
 
     Each token keeps the share 2J / (1 + J) of the last one's experts; of its others, those that
     older tokens brought are there by chance. J = 0.293 is Qwen3-30B-A3B's (arXiv 2608.07911).
+
+    Args:
+      tokens: consecutive ones, in one pass.
+      jaccard: overlap of two tokens' sets of experts that follow each other, in 0..1.
     """
     kept = 2 * jaccard / (1 + jaccard)
     seen = jnp.float32(top_k)

@@ -51,7 +51,12 @@ def as_array(value: Any) -> np.ndarray:
 
 
 def with_costs(batch: SimConfig, differs: SimConfig, start: int, length: int) -> SimConfig:
-    """Returns `batch` with the costs of `length` passes from `start`, and of the next one."""
+    """Returns `batch` with the costs of `length` passes from `start`, and of the next one.
+
+    Args:
+      differs: whether configurations do in each array of `batch`.
+      start, length: in passes of the trace.
+    """
     if batch.costs is None:
         return batch
 

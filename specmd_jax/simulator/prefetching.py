@@ -39,7 +39,12 @@ class PrefetchWindow(NamedTuple):
 def speculate(
     setting: CacheConfig, state: SimState, event: Event, now: PrefetchWindow
 ) -> tuple[SimState, list[PrefetchResult]]:
-    """The prefetch loop names; the watchdog starts what there is room and time for."""
+    """The prefetch loop names; the watchdog starts what there is room and time for.
+
+    Args:
+      event: the one whose demand has been served.
+      now: the link and the time until the next gate.
+    """
     strategy, arrivals, link, told = setting.strategy, [], now.link, now.told
     link_free = jnp.int32(0) if now.time is None else now.time.link_free
     targets = _name(setting, state.prefetch, event)

@@ -83,7 +83,13 @@ def price(
     context: int = 1024,
     overlap: bool = True,
 ) -> Price:
-    """Returns what replaying `trace` costs on `hardware`, see `price_passes`."""
+    """Returns what replaying `trace` costs on `hardware`, see `price_passes`.
+
+    Args:
+      copies: whose bytes go over the link.
+      context: tokens in the KV cache of each request.
+      overlap: whether residents compute while others load.
+    """
     sizes = PassSizes.of(trace)
     return price_passes(sizes, hardware, spec, copies, context=context, overlap=overlap)
 

@@ -27,7 +27,12 @@ class Shared(NamedTuple):
 def first_state(
     strategy: Strategy, shape: ModelShape, shared: Shared, config: SimConfig
 ) -> SimState:
-    """Returns the state of one configuration before the first pass."""
+    """Returns the state of one configuration before the first pass.
+
+    Args:
+      strategy: without default parameters.
+      config: not batched.
+    """
     return begin(strategy, config.params, shape, shared.units, shared.first_use, shared.resident)
 
 

@@ -81,6 +81,12 @@ def serve_time(
     """The main loop: residents compute while misses load, each expert as soon as it is there.
 
     The loads are on their way while the host decides; residents wait for that.
+
+    Args:
+      costs: of one configuration, in ticks.
+      decide: ticks of a decision on the host; None: it takes no time.
+      link: at this gate.
+      served: what became of the demand of `event`.
     """
     compute = _device_ticks(costs, event, served)
     load = row(costs.load, event.layer)[jnp.maximum(served.tier, 0)]
@@ -151,7 +157,12 @@ def _for_tokens(tokens: Int[Array, " N"], per_1024: Int[Array, ""]) -> Int[Array
 def next_gate(
     layer: Int[Array, ""], num_layers: int, time: LayerTime, costs: PassCosts
 ) -> tuple[Int[Array, ""], Int[Array, ""]]:
-    """Returns when the next gate fires, and the ticks this event adds to its pass."""
+    """Returns when the next gate fires, and the ticks this event adds to its pass.
+
+    Args:
+      time: of the layer's experts.
+      costs: of this pass.
+    """
     last = layer == num_layers - 1
     rest = time.done + costs.shared + jnp.where(last, costs.head, 0)
     attention = jnp.where(last, costs.next_attention, costs.attention)
@@ -176,7 +187,13 @@ def after_target(
     arrived: PrefetchResult,
     load: Int[Array, ""],
 ) -> tuple[LinkState, Int[Array, ""]]:
-    """Returns the link with the last transfer started on it, and when that one ends."""
+    """Returns the link with the last transfer started on it, and when that one ends.
+
+    Args:
+      link_free: ticks from this gate until the link can take another transfer.
+      layer: the target, of which `arrived` are started.
+      load: ticks of one of these transfers.
+    """
     started = total(arrived.started)
     flight = Flight(
         jnp.where(started > 0, layer, link.flight.layer),

@@ -47,6 +47,11 @@ def capacity_curve(
     """Returns the hit rates of policies and optima and the split of misses at ten capacities.
 
     With scope "layer" each layer keeps its own slots; with "global" policies may pool them.
+
+    Args:
+      spec: the model, for its sizes; None: it is not known.
+      scope: "global" or "layer".
+      on_progress: called with the share of the work that is done.
     """
     from specmd_jax.study.run import compare  # late: it loads all of JAX
 

@@ -43,7 +43,12 @@ def option(
     needs: str = "",
     of_machine: bool = False,
 ) -> Any:
-    """Declares a field of a `Choice`; the arguments are those of `Option`, and its default."""
+    """Declares a field of a `Choice`.
+
+    Args:
+      kind, metavar, help, otherwise, needs, of_machine: of the `Option`.
+      default: of the field.
+    """
     declared = Option(kind, metavar, help, otherwise, needs, of_machine or needs == "hardware")
     return field(default=default, metadata={"option": declared})
 

@@ -15,7 +15,13 @@ def empty_cache(
     next_use: Int[Array, "L N"] | None = None,
     prefetches: bool = True,
 ) -> CacheState:
-    """Returns a cold cache; `next_use` is each expert's first demand, if a policy reads it."""
+    """Returns a cold cache; `next_use` is each expert's first demand, if a policy reads it.
+
+    Args:
+      num_pools: W, one or a pool for each layer.
+      next_use: event of each expert's first demand; None: no policy reads it.
+      prefetches: whether prefetched copies are to be told from others.
+    """
     size = (shape.num_layers, shape.num_experts)
     no, none = jnp.zeros(size, bool), jnp.zeros(num_pools, jnp.int32)
     return CacheState(
@@ -49,7 +55,12 @@ def exchange(
     inserted: Bool[Array, " N"],
     tier: Int8[Array, " N"],
 ) -> CacheState:
-    """Returns `cache` after the victims left and `inserted` came to `layer` at `tier`."""
+    """Returns `cache` after the victims left and `inserted` came to `layer` at `tier`.
+
+    Args:
+      victims: which leave, with the units that they free.
+      inserted: experts of `layer` that come, and `tier` the tier of each.
+    """
     remaining = jnp.where(victims.chosen, jnp.int8(ABSENT), cache.tier)
     occupied = size_of(setting, layer, inserted, tier) - victims.units
     copies = total(inserted) - victims.copies

@@ -17,7 +17,12 @@ def unpinned(
     flight: Flight | None,
     layer: Int[Array, ""],
 ) -> Bool[Array, "L N"]:
-    """Returns the copies in the pool of `layer` that may leave."""
+    """Returns the copies in the pool of `layer` that may leave.
+
+    Args:
+      pins: layers, and their experts that may not leave.
+      flight: the copy on the link, which may not either; None: there is no link.
+    """
     pinned = jnp.zeros(cache.tier.shape, bool)
     for pinned_layer, mask in pins:
         pinned = with_row(pinned, pinned_layer, mask)
@@ -38,7 +43,12 @@ def pinned_size(
     flight: Flight | None,
     layer: Int[Array, ""],
 ) -> tuple[Int[Array, ""], Int[Array, ""]]:
-    """Returns units and number of the pinned copies in the pool of `layer`."""
+    """Returns units and number of the pinned copies in the pool of `layer`.
+
+    Args:
+      pins: layers, and their experts that may not leave.
+      flight: the copy on the link, which may not either; None: there is no link.
+    """
     held, kept = jnp.int32(0), jnp.int32(0)
     elsewhere = jnp.bool_(True)  # is the copy in flight outside all these rows?
     for pinned_layer, mask in pins:

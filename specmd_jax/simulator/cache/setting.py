@@ -23,7 +23,12 @@ class CacheConfig(NamedTuple):
 def size_of(
     setting: CacheConfig, layer: Int[Array, ""], mask: Bool[Array, " N"], tier: Int8[Array, " N"]
 ) -> Int[Array, ""]:
-    """Returns the units that the experts in `mask` of `layer` take at their tiers."""
+    """Returns the units that the experts in `mask` of `layer` take at their tiers.
+
+    Args:
+      mask: experts of `layer`.
+      tier: of each expert's copy; ABSENT counts as tier 0.
+    """
     sizes = row(setting.units, layer)
     if sizes.shape[0] == 1:
         return total(mask) * sizes[0]

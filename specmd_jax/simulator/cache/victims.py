@@ -12,7 +12,12 @@ from specmd_jax.simulator.cache.setting import CacheConfig
 def rank(
     setting: CacheConfig, cache: CacheState, policy_state: State, event: Event
 ) -> Real[Array, "L N"] | None:
-    """Returns what each copy is worth to the eviction policy; None: recency alone counts."""
+    """Returns what each copy is worth to the eviction policy; None: recency alone counts.
+
+    Args:
+      policy_state: of the eviction policy.
+      event: the one being served.
+    """
     if setting.strategy.eviction.score is None:
         return None
     return setting.strategy.eviction.score(setting.params.eviction, policy_state, cache, event)
@@ -26,7 +31,13 @@ def find_victims(
     candidates: Bool[Array, "L N"],
     needed: Int[Array, ""],
 ) -> Victims:
-    """Returns the victims in the pool of `layer` that free `needed` units."""
+    """Returns the victims in the pool of `layer` that free `needed` units.
+
+    Args:
+      score: of `rank`.
+      candidates: the copies that may leave.
+      needed: units to free; if the candidates have fewer, all of them leave.
+    """
     age: Int[Array, "L N"] = cache.last_used
     if score is not None and setting.strategy.eviction.distinct:
         score, age = None, score  # one key to search by, not two

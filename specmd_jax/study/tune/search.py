@@ -218,7 +218,15 @@ def smoothed_gradient(
     sigma: float,
     rng: np.random.Generator,
 ) -> Places:
-    """Returns the gradient of the smoothed objective at each centre, from antithetic pairs."""
+    """Returns the gradient of the smoothed objective at each centre, from antithetic pairs.
+
+    Args:
+      value: the objective, of many places at once.
+      centres: places in the unit cube.
+      pairs: directions that are tried at each centre, to both sides.
+      sigma: how far, in shares of a knob's range.
+      rng: draws the directions.
+    """
     starts, size = centres.shape
     noise = rng.normal(size=(starts, pairs, size))
     ahead = np.clip(centres[:, None] + sigma * noise, 0, 1)

@@ -32,6 +32,14 @@ def tune(
 ) -> dict[str, Any]:
     """Returns what tuning came to, ready for JSON; objectives are in seconds.
 
+    Args:
+      knobs: what is turned; the rest of `setup` stays.
+      goal: what is to fall, and at which prices.
+      effort: simulations that may be spent.
+      spec: the model, for sizes and times.
+      with_grid: whether a dense grid is simulated too, to compare with.
+      on_progress: called with the share of the work that is done.
+
     Raises:
       InputError: the trace cannot be split, or has no pass of the kind that is timed.
     """
