@@ -102,7 +102,8 @@ def test_what_a_message_tells_to_do_works(
     offered = {" ".join(pair) for pair in _FLAG.findall(said)}
     assert advised <= offered
     for flag in advised:
-        done = specmd("import", *sources, "-o", tmp_path / "done.st", "--json", *flag.split(" "))
+        output = ("-o", tmp_path / "done.st", "--force", "--json")
+        done = specmd("import", *sources, *output, *flag.split(" "))
         assert done.code == 0, done.err
         name = flag.split(" ")[0]
         assert not any(name in doubt for doubt in done.json["doubts"] + done.json["notes"])

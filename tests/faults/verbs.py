@@ -57,6 +57,7 @@ def environment(folder: Path) -> Mapping[str, str]:
 
 def start(verb: Verb, output: Path, folder: Path) -> "subprocess.Popen[str]":
     """Starts a command and waits for its first line: before it, the interpreter is on its own."""
+    _hear()
     process = subprocess.Popen(
         verb.command(output),
         stdin=subprocess.DEVNULL,
@@ -64,7 +65,6 @@ def start(verb: Verb, output: Path, folder: Path) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         text=True,
         env=environment(folder),
-        preexec_fn=hear,
     )
     status = Path(f"/proc/{process.pid}/status")
     while process.poll() is None:
@@ -75,9 +75,13 @@ def start(verb: Verb, output: Path, folder: Path) -> "subprocess.Popen[str]":
     return process
 
 
-def hear() -> None:
-    """Has a command hear Ctrl-C even where these trials run in the background of a script."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _hear() -> None:
+    """Has a command hear Ctrl-C even where these trials run in the background of a script.
+
+    A program that is started ignores what its parent ignores.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def undisturbed(verb: Verb, output: Path, folder: Path) -> float:

@@ -20,6 +20,8 @@ from specmd_kernels.cache_sim.serve import PHASE, packed
 from tests.kernels.lowering import lowered
 from tests.kernels.simulated import simulator_counts
 
+pytestmark = pytest.mark.matrix
+
 BACKENDS = {
     "xla": xla.cache_sim,
     "tpu": partial(pallas_tpu.cache_sim, interpret=True),

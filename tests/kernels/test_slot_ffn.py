@@ -20,6 +20,8 @@ from specmd_kernels.slot_ffn import pallas_gpu, pallas_tpu, reference, xla
 from specmd_kernels.slot_ffn.arg_specs import ODD, SMALL, Args, activation_of, draw, shapes
 from tests.kernels.lowering import lowered
 
+pytestmark = pytest.mark.matrix
+
 SPECS = SMALL | ODD
 FORMATS = {
     "f32": (jnp.float32, None),

@@ -16,6 +16,8 @@ from specmd_jax.models.experts.weights import apply_expert
 from specmd_kernels import Activation
 from tests.models.small import CONFIG, differ, small_decoder, tokens
 
+pytestmark = pytest.mark.matrix
+
 EXACT = 1e-5  # of logits around 2, in float32
 
 

@@ -33,6 +33,8 @@ from tests.helpers.laws import (
 )
 from tests.helpers.laws import run as replay_way
 
+pytestmark = pytest.mark.matrix
+
 given_some = partial(
     settings,
     deadline=None,

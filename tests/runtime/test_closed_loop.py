@@ -25,6 +25,8 @@ from specmd_jax.study.setup import make_setup
 from specmd_jax.traces import DECODE, Trace
 from tests.models.small import CONFIG, small_decoder
 
+pytestmark = pytest.mark.matrix
+
 LENGTH, TEXTS = 12, 3
 
 

@@ -27,6 +27,8 @@ from tests.runtime.offloaded import (
     run,
 )
 
+pytestmark = pytest.mark.matrix
+
 NEW = 6
 
 
@@ -148,7 +150,7 @@ def test_it_starts_anew_when_it_is_reset(whole: dict[int, tuple[list, list]]) ->
     ("capacity", "decisions", "problem"),
     [
         ("0", {}, "capacity '0' holds no expert"),
-        ("100B", {}, "holds no expert of 6144 bytes"),
+        ("100B", {}, "holds no expert of 6,144 bytes"),
         ("much", {}, "is no size"),
         ("6", {"eviction": "belady"}, "looks into the future"),
         ("6", {"prefetch": "oracle"}, "looks into the future"),

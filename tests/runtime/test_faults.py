@@ -22,6 +22,8 @@ from specmd_jax.runtime.transfer.prefetch_queue import PrefetchLoop
 from specmd_jax.runtime.transfer.watchdog import Watchdog, WatchdogFailed
 from tests.runtime.offloaded import ALL, CONFIG, PROMPTS, make_setup, offloaded, run
 
+pytestmark = pytest.mark.matrix
+
 NEW = 6
 PATIENCE_S = 60.0  # a run that takes longer hangs
 

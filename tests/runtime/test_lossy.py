@@ -26,6 +26,8 @@ from specmd_jax.study.metrics import count_summary
 from specmd_jax.study.setup import make_setup
 from tests.models.small import small_decoder
 
+pytestmark = pytest.mark.matrix
+
 LENGTH, TEXTS = 10, 2
 CONFIG = small_olmoe(
     num_hidden_layers=3,

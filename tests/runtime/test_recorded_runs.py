@@ -10,6 +10,8 @@ from specmd_jax.study.metrics import count_summary
 from specmd_jax.study.run import compare as simulate
 from tests.runtime.offloaded import AHEAD, ALL, LIVE, PROMPTS, make_setup, record
 
+pytestmark = pytest.mark.matrix
+
 NEW = 6
 COUNTS = ("accesses", "hits", "misses", "collisions", "compulsory", "loads", "streamed")
 COUNTS += ("evictions", "prefetched", "prefetch_queued", "prefetch_used", "prefetch_late")

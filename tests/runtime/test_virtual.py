@@ -18,6 +18,8 @@ from tests.models.small import CONFIG
 from tests.runtime.offloaded import PROMPTS, SHAPE, STORE, make_setup, offloaded, record, run
 from tests.runtime.virtual import stage
 
+pytestmark = pytest.mark.matrix
+
 NEW = 8
 SPEC: ModelSpec = CONFIG.spec
 NBYTES = int(STORE.copy_bytes[0, 0])

@@ -14,6 +14,8 @@ from specmd_jax.study.metrics import count_summary
 from specmd_jax.traces import DECODE, slice_passes
 from tests.helpers.recorded import FOLDER, conformance, needs_conformance
 
+pytestmark = pytest.mark.matrix
+
 ROWS = conformance("replay")
 NUM_ROWS = 224
 STRATEGY = ("trace", "prefetch", "policy", "scope")  # rows that differ in capacity alone

@@ -14,6 +14,8 @@ from specmd_jax.simulator.batch import SimConfig, run_batch
 from specmd_jax.simulator.fused import fits_on_chip
 from specmd_jax.traces import DECODE, PREFILL, Trace
 
+pytestmark = pytest.mark.matrix
+
 LAYERS, EXPERTS, SIZE = 3, 6, 5
 UNITS = np.full((LAYERS, 1), SIZE, np.int32)
 

@@ -29,6 +29,8 @@ from tests.oracle.cases import (
 from tests.oracle.clock import Window
 from tests.oracle.data import Costs
 
+pytestmark = pytest.mark.matrix
+
 SMALL = Shape(3, 6, 2, passes=12, tiers=1, lookahead=1, ahead=1)
 WIDE = Shape(2, 9, 4, passes=14, tiers=3, lookahead=1, ahead=1)
 DEEP = Shape(4, 5, 2, passes=10, tiers=2, lookahead=3, ahead=3)

@@ -14,6 +14,8 @@ from specmd_jax.simulator.events import dense_events
 from specmd_jax.traces.trace import PAD, PREFILL, Trace
 from tests.oracle import Case, Config, simulate
 
+pytestmark = pytest.mark.matrix
+
 SHAPE = ModelShape(num_layers=3, num_experts=7, top_k=2)
 CELLS = SHAPE.num_layers * SHAPE.num_experts
 NESTED = [name for name in EVICTIONS if why_no_curve(make_strategy(name)) is None]
