@@ -165,4 +165,7 @@ def _leave() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
+    with suppress(AttributeError):  # Windows
+        # Runs the handler of what has come and was not heard yet; what comes now is too late.
+        signal.pthread_sigmask(signal.SIG_BLOCK, WORDS)
     os._exit(_code)
