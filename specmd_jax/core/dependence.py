@@ -44,25 +44,37 @@ def _forward(jaxpr: Jaxpr, marked: Flags) -> Flags:
 def _through(eqn: JaxprEqn, given: Flags) -> Flags:
     name, params = eqn.primitive.name, eqn.params
     if name == "scan":
-        return _loop(params["jaxpr"], given, params["num_consts"], params["num_carry"])
+        return _loop(_opened(params["jaxpr"]), given, *_scan_parts(params))
     if name == "while":
         return _while(params, given)
     if name == "cond":
-        branches = [_forward(branch.jaxpr, given[1:]) for branch in params["branches"]]
+        branches = [_forward(_opened(branch), given[1:]) for branch in params["branches"]]
         return [given[0] or any(marks) for marks in zip(*branches, strict=True)]
     bodies = [value for value in params.values() if isinstance(value, Jaxpr | ClosedJaxpr)]
     if len(bodies) == 1:  # a call: jit, remat, custom_jvp_call and their like
-        body = bodies[0].jaxpr if isinstance(bodies[0], ClosedJaxpr) else bodies[0]
+        body = _opened(bodies[0])
         if (len(body.invars), len(body.outvars)) == (len(eqn.invars), len(eqn.outvars)):
             return _forward(body, given)
     return [True] * len(eqn.outvars)
 
 
-def _loop(body: ClosedJaxpr, given: Flags, num_consts: int, num_carry: int) -> Flags:
+def _opened(jaxpr: Jaxpr | ClosedJaxpr) -> Jaxpr:
+    return jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
+
+
+def _scan_parts(params: dict[str, Any]) -> tuple[int, int]:
+    """Returns how many inputs of a scan are constants, and how many it carries."""
+    if "num_carry" in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carry, _ = params["ft_in"].unpack()  # as JAX has it from 0.12 on
+    return len(constants), len(carry)
+
+
+def _loop(body: Jaxpr, given: Flags, num_consts: int, num_carry: int) -> Flags:
     """Follows a scan until no more of its carry is reached."""
     carry, rest = given[num_consts : num_consts + num_carry], given[num_consts + num_carry :]
     while True:
-        outputs = _forward(body.jaxpr, [*given[:num_consts], *carry, *rest])
+        outputs = _forward(body, [*given[:num_consts], *carry, *rest])
         grown = [a or b for a, b in zip(carry, outputs[:num_carry], strict=True)]
         if grown == carry:
             return [*carry, *outputs[num_carry:]]
@@ -74,6 +86,6 @@ def _while(params: dict[str, Any], given: Flags) -> Flags:
     for_test, for_body = params["cond_nconsts"], params["body_nconsts"]
     consts = given[for_test : for_test + for_body]
     carry = given[for_test + for_body :]
-    carry = _loop(params["body_jaxpr"], [*consts, *carry], for_body, len(carry))
-    ends = _forward(params["cond_jaxpr"].jaxpr, [*given[:for_test], *carry])
+    carry = _loop(_opened(params["body_jaxpr"]), [*consts, *carry], for_body, len(carry))
+    ends = _forward(_opened(params["cond_jaxpr"]), [*given[:for_test], *carry])
     return [True] * len(carry) if ends[0] else carry

@@ -53,7 +53,7 @@ def within_layers(
     chosen = experts != PAD
     if blocks is None:
         high = experts.max(axis=(0, 2)) // size
-        low = np.where(chosen, experts, np.iinfo(np.int64).max).min(axis=(0, 2)) // size
+        low = _lowest(experts) // size
         mixed = np.flatnonzero((low != high) & chosen.any(axis=(0, 2)))
         if mixed.size:
             raise InputError(
@@ -69,11 +69,17 @@ def _sizes(experts: Integer[np.ndarray, "T L K"], blocks: Numbers) -> range:
     chosen = experts != PAD
     used = chosen.any(axis=(0, 2))
     high = experts.max(axis=(0, 2))[used]
-    low = np.where(chosen, experts, np.iinfo(np.int64).max).min(axis=(0, 2))[used]
+    low = _lowest(experts)[used]
     at = blocks[used]
     least = int((high // (at + 1)).max()) + 1
     most = min((low[at > 0] // at[at > 0]).tolist(), default=0)
     return range(least, most + 1)
+
+
+def _lowest(experts: Integer[np.ndarray, "T L K"]) -> Numbers:
+    """Returns the lowest id of each layer, beyond any where a layer has none."""
+    ids = experts.astype(np.int64)
+    return np.where(ids != PAD, ids, np.iinfo(np.int64).max).min(axis=(0, 2))
 
 
 def _likely(sizes: range, layers: int, hint: int | None) -> int:
