@@ -9,8 +9,7 @@ from tyro.conf import Positional, arg
 from specmd_jax.cli.flags import Json, Slicing, load_model, load_trace, option
 from specmd_jax.cli.jit_cache import enable_compilation_cache
 from specmd_jax.cli.output import print_json, progress, say, show
-from specmd_jax.cli.writable import Force, check_place
-from specmd_jax.core.errors import InputError
+from specmd_jax.cli.writable import Force, check_place, holds_other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +46,7 @@ class Curve:
             if self.output.suffix.lower() not in PICTURES:
                 table_kind(self.output)
             if self.output.exists() and not self.force:
-                raise InputError(f"{self.output} exists: give another name, or --force")
+                raise holds_other(self.output)
         names = DEFAULT if self.eviction is None else tuple(self.eviction.split(","))
         trace = load_trace(self.trace, load_model(self.model), self.slicing)
         enable_compilation_cache()
@@ -55,11 +54,9 @@ class Curve:
             found, refused = curves_of(trace, names, self.scope, on_progress)
         records = [curve_record(name, self.scope, curve) for name, curve in found.items()]
         about = {"trace": str(self.trace), "model": trace.provenance.model, "shape": trace.shape}
-        if self.output is None or self.json:
-            pass
-        elif self.output.suffix.lower() in PICTURES:
+        if self.output is not None and self.output.suffix.lower() in PICTURES:
             draw_curves(records, trace.shape, self.output)
-        else:
+        elif self.output is not None:
             write_table([row for record in records for row in curve_rows(record)], self.output)
         if self.json:
             print_json(about | {"curves": records, "refused": refused})

@@ -51,7 +51,6 @@ def tune(
     found = search(on_train, anchors, effort, surrogate, on_progress)
     grid = check_grid(on_train) if with_grid else None
     judged = on_held(np.stack([default, found.place, found.place if grid is None else grid.place]))
-    before, after = values_at(knobs, default), values_at(knobs, found.place)
     record: dict[str, Any] = {
         "model": trace.provenance.model or None,
         "strategy": setup.name,
@@ -68,21 +67,29 @@ def tune(
         "gradient": found.gradient,
         "gradient_agreement": found.agreement,
         "passes": {TRAIN: train.num_passes, HELD_OUT: held_out.num_passes},
-        "knobs": {
-            knob.name: {
-                "default": float(before[i]),
-                "tuned": float(after[i]),
-                "low": knob.low,
-                "high": knob.high,
-            }
-            for i, knob in enumerate(knobs)
-        },
+        "knobs": _turned(knobs, default, found.place),
     }
     if grid is not None:
         record["grid_best"] = {TRAIN: grid.value, HELD_OUT: float(judged[2])}
         record["grid_evaluations"] = grid.evaluations
     left_out = trace.num_passes - train.num_passes - held_out.num_passes
     return record | {"warnings": _warnings(record, found, left_out)}
+
+
+def _turned(
+    knobs: tuple[Knob, ...], default: np.ndarray, place: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """Returns from which value each knob was turned to which, and how far it goes."""
+    before, after = values_at(knobs, default), values_at(knobs, place)
+    return {
+        knob.name: {
+            "default": float(before[i]),
+            "tuned": float(after[i]),
+            "low": knob.low,
+            "high": knob.high,
+        }
+        for i, knob in enumerate(knobs)
+    }
 
 
 def _shortened(trace: Trace) -> Trace:
